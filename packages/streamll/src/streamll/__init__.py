@@ -1,0 +1,21 @@
+"""Stream a DSPy program's inner workings to its users, as they happen."""
+
+from streamll.core.events import Event, TokenEvent, decode, encode, with_data
+from streamll.instrument import configure, dspy_callback, emit, flush, instrument, set_context, trace
+from streamll.live import stream
+
+__all__ = [
+    "Event",
+    "TokenEvent",
+    "configure",
+    "decode",
+    "dspy_callback",
+    "emit",
+    "encode",
+    "flush",
+    "instrument",
+    "set_context",
+    "stream",
+    "trace",
+    "with_data",
+]

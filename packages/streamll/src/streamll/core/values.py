@@ -1,0 +1,164 @@
+"""Any Python value as honest, bounded JSON.
+
+`freeze` runs on the program's thread and only copies containers, so that what is queued cannot change under
+us; `jsonable` runs on the worker and does the rest. Neither raises, whatever it is given: what cannot be shown
+is described (`{"type": "ndarray", "shape": [3, 4], ...}`), what is too long says how much is missing.
+"""
+
+import dataclasses
+import datetime
+import enum
+import math
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from pathlib import PurePath
+from typing import Any, cast
+from uuid import UUID
+
+from streamll.core.events import JsonValue
+
+MAX_TEXT = 1_000_000
+"""Characters of one string; a longer one keeps its beginning and says what was cut."""
+MAX_TOTAL = 4_000_000
+"""Characters of one event."""
+MAX_NODES = 10_000
+MAX_DEPTH = 32
+
+_MAX_COPY_DEPTH = 6
+_MAX_COPY_ITEMS = 1_000
+_SCALARS = frozenset({str, int, float, bool, type(None)})
+_TEXT_FORMS = (UUID, Decimal, PurePath, datetime.timedelta)
+
+
+def freeze(value: object, depth: int = 0) -> object:
+    """Return `value` with its built-in containers copied; leaves, and what is too deep or long, are shared."""
+    kind = type(value)
+    if kind in _SCALARS or depth > _MAX_COPY_DEPTH:
+        return value
+    if kind is dict:
+        items = cast("dict[object, object]", value)
+        if len(items) > _MAX_COPY_ITEMS:
+            return items
+        return {key: freeze(item, depth + 1) for key, item in items.copy().items()}
+    if kind is list or kind is tuple:
+        row = cast("list[object]", value)
+        return [freeze(item, depth + 1) for item in row] if len(row) <= _MAX_COPY_ITEMS else row
+    store = getattr(value, "_store", None)  # dspy.Prediction and dspy.Example
+    return freeze(store, depth + 1) if type(store) is dict else value
+
+
+def jsonable(value: object) -> JsonValue:
+    """Return `value` as JSON data within the limits above."""
+    return _Walk().value(value, 0)
+
+
+class _Walk:
+    """One conversion: what may still be spent, and which containers we are inside of."""
+
+    def __init__(self) -> None:
+        self._nodes = MAX_NODES
+        self._characters = MAX_TOTAL
+        self._inside: set[int] = set()
+
+    def value(self, value: object, depth: int) -> JsonValue:
+        self._nodes -= 1
+        match value:
+            case str():
+                return self._text(value)
+            case None | bool():
+                return value
+            case int():
+                return int(value) if abs(value) < 2**63 else str(value)
+            case float():
+                return float(value) if math.isfinite(value) else str(value)
+            case _:
+                return self._nested(value, depth)
+
+    def _text(self, text: str) -> str:
+        room = min(MAX_TEXT, max(self._characters, 0))
+        self._characters -= min(len(text), room)
+        if len(text) > room:
+            text = f"{text[:room]}… [{len(text) - room:,} more characters]"
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # a lone surrogate is no Unicode text
+            text = text.encode("utf-8", "replace").decode()
+        return str(text)
+
+    def _nested(self, value: object, depth: int) -> JsonValue:
+        if id(value) in self._inside:
+            return f"<cycle: {type(value).__name__}>"
+        if depth > MAX_DEPTH:
+            return f"<{type(value).__name__}: nested deeper than {MAX_DEPTH}>"
+        self._inside.add(id(value))
+        try:
+            return self._object(value, depth + 1)
+        except Exception as error:  # noqa: BLE001 - the value's own code may raise anything
+            return f"<{type(value).__name__}: unreadable, {type(error).__name__}>"
+        finally:
+            self._inside.discard(id(value))
+
+    def _object(self, value: object, depth: int) -> JsonValue:
+        match value:
+            case Mapping():
+                return self._mapping(cast("Mapping[object, object]", value), depth)
+            case list() | tuple() | set() | frozenset():
+                return self._items(cast("Iterable[object]", value), depth)
+            case enum.Enum():
+                return self.value(value.value, depth)
+            case datetime.date() | datetime.time():
+                return value.isoformat()
+            case bytes() | bytearray() | memoryview():
+                return {"type": "bytes", "size": memoryview(value).nbytes}
+            case BaseException():
+                return {"type": type(value).__name__, "message": self._text(str(value))}
+            case type():
+                return f"{value.__module__}.{value.__qualname__}"
+            case _:
+                return self._foreign(value, depth)
+
+    def _foreign(self, value: Any, depth: int) -> JsonValue:
+        """Objects of other libraries, by the conversions they offer."""
+        if isinstance(value, _TEXT_FORMS):
+            return str(value)
+        if hasattr(value, "__array_interface__"):
+            shape = [int(n) for n in value.shape]
+            return self._scalar_or_array(value, shape, depth)
+        if dataclasses.is_dataclass(value):
+            return self._mapping({f.name: getattr(value, f.name) for f in dataclasses.fields(value)}, depth)
+        if callable(dump := getattr(value, "model_dump", None)):
+            return self.value(dump(), depth)
+        if type(store := getattr(value, "_store", None)) is dict:
+            return self._mapping(cast("dict[object, object]", store), depth)
+        if callable(value):
+            return f"<{type(value).__name__} {getattr(value, '__qualname__', type(value).__name__)}>"
+        return self._text(repr(value))
+
+    def _scalar_or_array(self, value: Any, shape: list[int], depth: int) -> JsonValue:
+        if not shape:
+            return self.value(value.item(), depth)
+        head = value.reshape(-1)[:8].tolist()
+        return {
+            "type": type(value).__name__,
+            "shape": cast("list[JsonValue]", shape),
+            "dtype": str(value.dtype),
+            "head": self.value(head, depth),
+        }
+
+    def _mapping(self, mapping: Mapping[object, object], depth: int) -> JsonValue:
+        shown: dict[str, JsonValue] = {}
+        for key, item in mapping.items():
+            if self._nodes <= 0:
+                shown["…"] = f"{len(mapping) - len(shown):,} more"
+                break
+            shown[self._text(key if isinstance(key, str) else str(key))] = self.value(item, depth)
+        return shown
+
+    def _items(self, items: Iterable[object], depth: int) -> JsonValue:
+        shown: list[JsonValue] = []
+        for index, item in enumerate(items):
+            if self._nodes <= 0:
+                shown.append(f"… {len(cast('list[object]', items)) - index:,} more")
+                break
+            shown.append(self.value(item, depth))
+        return shown

@@ -1,0 +1,146 @@
+"""`stream`: one call of a program as an async iterator of its events."""
+
+import asyncio
+import contextvars
+import threading
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import dspy
+
+from streamll.core import capture, context
+from streamll.core.context import Execution, Frame, Instrument
+from streamll.core.events import Event, ResultEvent, rebuilt
+from streamll.core.router import LOG
+from streamll.errors import ConsumerTooSlow, NotAProgram
+
+MAX_BEHIND = 100_000
+"""Events that may wait for a slow reader."""
+
+
+def stream(
+    program: dspy.Module, *, status_message_provider: Any = None, **inputs: Any
+) -> AsyncGenerator[Event]:
+    """Run `program(**inputs)` and yield every event of it as it happens.
+
+    Any number of calls may run at once, on one program. A program with an `aforward` of its own runs on this
+    loop, any other in a thread of its own. The event that ends the log is a `ResultEvent`: what the program
+    returned is its `prediction`. Leaving early (`contextlib.aclosing` makes that prompt) stops the program at
+    its next call or token.
+
+    Args:
+        program: Any `dspy.Module`, instrumented or not.
+        status_message_provider: A `dspy.streaming.StatusMessageProvider`; its words become `status` events.
+        inputs: The program's arguments.
+
+    Raises:
+        NotAProgram: `program` is no `dspy.Module`.
+        ConsumerTooSlow: The reader fell 100,000 events behind; the program is stopped.
+        Exception: Whatever the program raises, unchanged, after the events that tell of it.
+    """
+    if not isinstance(program, dspy.Module):
+        raise NotAProgram(
+            f"streamll.stream() was given {program!r:.80}; it takes a dspy.Module and its inputs."
+        )
+    capture.install()
+    return _stream(program, inputs, status_message_provider)
+
+
+async def _stream(program: dspy.Module, inputs: dict[str, Any], status: Any) -> AsyncGenerator[Event]:
+    execution, mailbox = Execution(), _Mailbox()
+    frame = Frame(Instrument(outlets=(mailbox,), fields=None, status=status))
+    scope = context.current()
+    with context.bound(scope.but(frames=(*scope.frames, frame), execution=execution)):
+        run = asyncio.create_task(_run(program, inputs, mailbox))
+    try:
+        while (event := await mailbox.get()) is not None:
+            ended = event.event_type == "execution_end"
+            yield rebuilt(event, ResultEvent, prediction=await run) if ended else event
+        await run
+    finally:
+        execution.cancelled = True
+        run.cancel()
+        with suppress(BaseException):
+            await asyncio.wait([run])
+
+
+async def _run(program: dspy.Module, inputs: dict[str, Any], mailbox: "_Mailbox") -> object:
+    """Return what the program returns; then, and not before its last event, close the mailbox."""
+    try:
+        if _is_async(program):
+            return await program.acall(**inputs)
+        return await _in_thread(partial(program, **inputs))
+    finally:
+        LOG.after(mailbox.close)
+
+
+def _is_async(program: dspy.Module) -> bool:
+    """True for an `aforward` the user wrote. DSPy's own have a `forward` too, which works with every LM."""
+    aforward = getattr(type(program), "aforward", None)
+    return aforward is not None and (
+        not aforward.__module__.startswith("dspy.") or not hasattr(type(program), "forward")
+    )
+
+
+async def _in_thread(function: Callable[[], object]) -> object:
+    """Run `function` in a thread of its own with this task's context: a pool would limit the calls at once."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[tuple[object, BaseException | None]] = loop.create_future()
+
+    def settle(result: object, raised: BaseException | None) -> None:
+        if not outcome.done():
+            outcome.set_result((result, raised))
+
+    def work() -> None:
+        result, raised = None, None
+        try:
+            result = function()
+        except BaseException as error:  # noqa: BLE001 - carried to the caller
+            raised = error
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(settle, result, raised)
+
+    threading.Thread(
+        target=contextvars.copy_context().run, args=(work,), name="streamll program", daemon=True
+    ).start()
+    result, raised = await outcome
+    if raised is not None:
+        raise raised
+    return result
+
+
+class _Mailbox:
+    """Events from the log's thread to the loop that reads them: one wake-up a burst, not one an event."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ready = asyncio.Event()
+        self._events: deque[Event | None] = deque()
+        self._overflowed = False
+
+    def put(self, event: Event | None) -> None:
+        if len(self._events) >= MAX_BEHIND:
+            self._overflowed = True
+            return
+        self._events.append(event)
+        if len(self._events) == 1:
+            with suppress(RuntimeError):  # the loop is closed: nobody reads
+                self._loop.call_soon_threadsafe(self._ready.set)
+
+    def close(self) -> None:
+        self.put(None)
+
+    async def get(self) -> Event | None:
+        """Return the next event, None after the last."""
+        while not self._events:
+            self._ready.clear()
+            if not self._events:
+                await self._ready.wait()
+        if self._overflowed:
+            raise ConsumerTooSlow(
+                f"The reader of streamll.stream() is {MAX_BEHIND:,} events behind; read faster."
+            )
+        return self._events.popleft()

@@ -1,0 +1,58 @@
+"""What every test gets: a clean configuration, and a list that collects events."""
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+import streamll
+from streamll.core import capture, context, router
+
+
+class Seen(list[streamll.Event]):
+    """Events in the order a sink got them, and the questions tests ask of them."""
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def settled(self) -> "Seen":
+        """Return itself once everything so far has arrived."""
+        assert streamll.flush(10)
+        return self
+
+    def types(self) -> list[str]:
+        return [event.event_type for event in self.settled()]
+
+    def of(self, *types: str) -> list[streamll.Event]:
+        return [event for event in self.settled() if event.event_type in types]
+
+    def text(self, field: str | None, **where: Any) -> str:
+        """Return what a consumer who honours resets has for `field` at the end, call after call."""
+        texts: dict[tuple[object, ...], str] = {}
+        for event in self.of("token", "stream_reset"):
+            about = event.data.get("field") == field and event.data.get("of") is None
+            if about and all(getattr(event, name) == value for name, value in where.items()):
+                key = (event.call_id, event.data.get("candidate"))
+                reset = event.event_type == "stream_reset"
+                texts[key] = "" if reset else texts.get(key, "") + str(event.data["token"])
+        return "".join(texts.values())
+
+
+@pytest.fixture
+def seen() -> Generator[Seen]:
+    """Everything that happens in the test, from a configured sink."""
+    events = Seen()
+    with streamll.configure([events.append]):
+        yield events
+
+
+@pytest.fixture(autouse=True)
+def clean() -> Generator[None]:
+    """Undo what a test configured for the whole process."""
+    layers = router.CONFIGURATION._layers  # pyright: ignore[reportPrivateUsage]
+    with context.bound(context.current()):
+        yield
+    streamll.flush(10)
+    for layer in router.CONFIGURATION._layers:  # pyright: ignore[reportPrivateUsage]
+        if layer not in layers:
+            router.CONFIGURATION.remove(layer)
+    capture.listen()
