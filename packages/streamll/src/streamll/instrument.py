@@ -12,7 +12,16 @@ from dspy.utils import callback_context
 from streamll.core import capture, context
 from streamll.core.context import Call, EventFilter, Instrument, Layer, Redact, distinct
 from streamll.core.events import JsonValue
-from streamll.core.router import CONFIGURATION, LOG, Sink, SinkOutlet, flush, outlet_for, route, set_default_sink
+from streamll.core.router import (
+    CONFIGURATION,
+    LOG,
+    Sink,
+    SinkOutlet,
+    flush,
+    outlet_for,
+    route,
+    set_default_sink,
+)
 from streamll.core.values import freeze, jsonable
 from streamll.errors import NotAProgram
 from streamll.sinks.terminal import TerminalSink
@@ -56,8 +65,8 @@ def instrument(
 ) -> Any:
     """Stream what a program class does, with or without parentheses.
 
-    Every instance, copy, subclass and optimized version is instrumented; the class itself only gets a name, so
-    it pickles, saves and loads as before. Events go to the configured sinks, or to the terminal without any.
+    Every instance, copy, subclass and optimized version is instrumented; the class itself only gets a name,
+    so it pickles, saves and loads as before. Events go to the configured sinks, without any to the terminal.
 
     Args:
         cls: A `dspy.Module` subclass.
@@ -73,7 +82,7 @@ def instrument(
         TypeError: A sink is neither a `BaseSink` nor callable.
     """
 
-    def decorate(program: type) -> type:
+    def decorate(program: Any) -> type:
         if not (isinstance(program, type) and issubclass(program, dspy.Module)):
             raise NotAProgram(
                 f"@streamll.instrument was given {program!r:.80}; it goes on a dspy.Module subclass."
@@ -106,8 +115,8 @@ class configure:
     threads and tasks that DSPy starts there) and for nobody else; its end waits up to 2 s for its own sinks.
 
     Args:
-        sinks: Where all events go: `BaseSink`s or callables taking an event; replaces earlier ones. `[]` is nobody.
-        event_filter: Event types to keep (`"lm_*"` matches), or a predicate on the event. An empty set keeps none.
+        sinks: Where all events go, `BaseSink`s or callables; replaces earlier ones, `[]` is nobody.
+        event_filter: Event types to keep (`"lm_*"` matches), or a predicate on the event; `set()` keeps none.
         include_inputs: False keeps inputs out of every event.
         include_outputs: False keeps outputs, and thereby tokens, out of every event.
         redact: Called with each event on a worker thread; returns it, a changed copy, or None to withhold it.
@@ -246,7 +255,7 @@ class trace:
         call = capture.begin("trace", uuid4().hex, None, operation=self.operation, about=told, given={})
         if call is not None:
             self._call = call
-            self._active = callback_context.ACTIVE_CALL_ID.set(call.call_id)
+            self._active = cast("Any", callback_context.ACTIVE_CALL_ID).set(call.call_id)
         return self
 
     def __exit__(self, _kind: object, raised: BaseException | None, _where: TracebackType | None) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import dspy
 
@@ -41,7 +41,7 @@ def stream(
         ConsumerTooSlow: The reader fell 100,000 events behind; the program is stopped.
         Exception: Whatever the program raises, unchanged, after the events that tell of it.
     """
-    if not isinstance(program, dspy.Module):
+    if not isinstance(cast("object", program), dspy.Module):
         raise NotAProgram(
             f"streamll.stream() was given {program!r:.80}; it takes a dspy.Module and its inputs."
         )
@@ -86,7 +86,7 @@ def _is_async(program: dspy.Module) -> bool:
 
 
 async def _in_thread(function: Callable[[], object]) -> object:
-    """Run `function` in a thread of its own with this task's context: a pool would limit the calls at once."""
+    """Run `function` in a thread of its own with this task's context: a pool would limit the calls."""
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[tuple[object, BaseException | None]] = loop.create_future()
 

@@ -8,7 +8,7 @@ import atexit
 import functools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Token
 from time import perf_counter
 from types import SimpleNamespace
@@ -86,8 +86,8 @@ def _put_start(call: Call, about: Mapping[str, object], given: Mapping[str, obje
 
 
 def _tells_given(call: Call, to: Route) -> bool:
-    """False when what a call was given is private. Inside a program whose outputs are, that is everything: one
-    step's output is the next one's input."""
+    """False when what a call was given is private: inside a program whose outputs are, that is everything, as
+    one step's output is the next one's input."""
     if call.kind == "adapter_parse":
         return to.include_outputs
     inside = call.parent is not None and not route(call.parent.scope).include_outputs
@@ -274,8 +274,7 @@ def _lm_started(call: Call, inputs: dict[str, Any]) -> None:
 
 
 def _format_started(call: Call, inputs: dict[str, Any]) -> None:
-    args = (inputs.get("args") or ()) + tuple((inputs.get("kwargs") or {}).values())
-    signature = inputs.get("signature") or (args[0] if args else None)
+    signature = describe.adapter_arguments(inputs).get("signature")
     if call.owner is not None and signature is not None:
         call.owner.adapter = (call.instance, signature)
 
@@ -298,15 +297,17 @@ def _ended(kind: str, call_id: str, outputs: Any, exception: BaseException | Non
     call = execution.calls.get(call_id) if execution else None
     if call is None:
         return
-    to = route(call.scope)
-    data = _AT_END[kind](call, outputs, exception) if kind in _AT_END else {}
-    told = _tells_result(call, to)
-    if exception is None and told:
-        data |= (describe.result if kind == "tool" else describe.outputs)(outputs)
-    finish(call, data, exception)
+    told = _tells_result(call, route(call.scope))
+    data: dict[str, object] = {}
+    try:
+        data |= _AT_END.get(kind, _nothing_known)(call, outputs, exception)
+        if exception is None and told:
+            data |= (describe.result if kind == "tool" else describe.outputs)(outputs)
+    finally:
+        finish(call, data, exception)
     if exception is None:
-        for provider in to.status:
-            _put_status(call, provider, "end", to, outputs if told else None)
+        for provider in route(call.scope).status:
+            _put_status(call, provider, "end", route(call.scope), outputs if told else None)
 
 
 def _lm_ended(call: Call, outputs: Any, exception: BaseException | None) -> dict[str, object]:
@@ -334,6 +335,10 @@ def _parse_ended(call: Call, outputs: Any, exception: BaseException | None) -> d
         tee.unparsed()
     elif tee is not None and isinstance(outputs, dict):
         tee.parsed(cast("dict[str, object]", outputs))
+    return {}
+
+
+def _nothing_known(_call: Call, _outputs: Any, _exception: BaseException | None) -> dict[str, object]:
     return {}
 
 
@@ -400,7 +405,8 @@ def enter(module: object) -> Token[Any] | None:
     if scope.execution is not None and scope.execution.cancelled:
         raise context.Abandoned
     asked = instruments_of(type(module))
-    present = any(callback is CALLBACK for callback in dspy.settings.callbacks)
+    callbacks = _callbacks()
+    present = any(callback is CALLBACK for callback in callbacks)
     if present and not asked:
         return None
     if asked:
@@ -408,15 +414,20 @@ def enter(module: object) -> Token[Any] | None:
         scope = scope.but(frames=(*frames, *(Frame(instrument, module) for instrument in asked)))
     if not route(scope).outlets:
         return None
-    callbacks = dspy.settings.callbacks if present else [*dspy.settings.callbacks, CALLBACK]
-    return context.bind(scope, callbacks=callbacks)
+    return context.bind(scope, callbacks=callbacks if present else [*callbacks, CALLBACK])
+
+
+def _callbacks() -> list[object]:
+    """Return DSPy's list of callbacks in force here: the list itself."""
+    return cast("list[object]", dspy.settings.callbacks)
 
 
 @functools.cache
 def install() -> None:
     """Hook DSPy, once; nothing happens until somebody listens."""
     seams.install()
-    call, acall = dspy.Module.__call__, dspy.Module.acall
+    call = cast("Callable[..., Any]", dspy.Module.__call__)
+    acall = cast("Callable[..., Any]", dspy.Module.acall)
 
     @functools.wraps(call)
     def __call__(self: dspy.Module, *args: Any, **kwargs: Any) -> Any:

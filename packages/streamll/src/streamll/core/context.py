@@ -1,8 +1,8 @@
 """What follows a call through threads and tasks: its execution, its instruments, its correlation ids.
 
-A `Scope` rides in DSPy's own settings, because that is what DSPy carries into `dspy.Parallel`, `asyncify` and
-its thread pools; a private `ContextVar` is empty there. Scopes are immutable: entering something binds another
-one, leaving it restores the old one. The call tree itself is built from DSPy's call ids (`capture.py`).
+A `Scope` rides in DSPy's own settings, because that is what DSPy carries into `dspy.Parallel`, `asyncify`
+and its thread pools; a private `ContextVar` is empty there. Scopes are immutable: entering something binds
+another one, leaving it restores the old one. The call tree is built from DSPy's call ids (`capture.py`).
 """
 
 import threading
@@ -64,7 +64,7 @@ class Instrument:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """An instrument in force, for the module instance that brought it."""
+    """An instrument in force, for the module instance that brought it; `stream()` brings one without."""
 
     instrument: Instrument
     module: object = None
@@ -92,7 +92,7 @@ class Scope:
 
 
 class Execution:
-    """One append-only log. `sequence` and `ended` belong to the router's thread, the rest to the program's."""
+    """One append-only log. `sequence` belongs to the router's thread, the rest to the program's."""
 
     __slots__ = (
         *("calls", "cancelled", "closed", "id", "lock", "root", "sequence", "started", "token", "totals"),

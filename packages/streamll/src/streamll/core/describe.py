@@ -19,9 +19,19 @@ type Data = dict[str, object]
 
 
 def module_inputs(instance: Any, inputs: Mapping[str, Any]) -> Data:
-    """Return the arguments of a module call by name; positional ones are named after `forward`'s parameters."""
-    named = dict(zip(_parameters(type(instance)), inputs.get("args") or (), strict=False))
-    return {"inputs": freeze(named | (inputs.get("kwargs") or {}))}
+    """Return the arguments of a module call by name; `forward` names the positional ones."""
+    named: dict[str, Any] = dict(zip(_parameters(type(instance)), positional(inputs), strict=False))
+    return {"inputs": freeze(named | keywords(inputs))}
+
+
+def positional(inputs: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the positional arguments of a call that DSPy wraps as `(*args, **kwargs)`."""
+    return tuple(inputs.get("args") or ())
+
+
+def keywords(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of a call that DSPy wraps as `(*args, **kwargs)`."""
+    return dict(inputs.get("kwargs") or {})
 
 
 @lru_cache(maxsize=1024)
@@ -36,14 +46,16 @@ def tool_inputs(instance: Any, inputs: Mapping[str, Any]) -> Data:
 
 def tool_about(instance: Any, _inputs: Mapping[str, Any]) -> Data:
     function = getattr(instance, "func", None)
-    return {"name": getattr(instance, "name", None), "description": getattr(instance, "desc", None)} | {
-        "class": type(instance).__name__ if function is None else _qualified(function)
+    return {
+        "name": getattr(instance, "name", None),
+        "description": getattr(instance, "desc", None),
+        "class": type(instance).__name__ if function is None else _qualified(function),
     }
 
 
 def _qualified(function: Any) -> str:
-    function = function if hasattr(function, "__qualname__") else type(function)
-    return f"{function.__module__}.{function.__qualname__}"
+    named: Any = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def lm_inputs(_instance: Any, inputs: Mapping[str, Any]) -> Data:
@@ -58,7 +70,7 @@ def _prompt(inputs: Mapping[str, Any]) -> object:
 
 
 def lm_about(instance: Any, inputs: Mapping[str, Any]) -> Data:
-    options = {**(getattr(instance, "kwargs", None) or {}), **(inputs.get("kwargs") or {})}
+    options = options_of(instance, inputs)
     endpoint = options.get("api_base") or options.get("base_url")
     return {
         "provider": provider_of(instance),
@@ -68,19 +80,17 @@ def lm_about(instance: Any, inputs: Mapping[str, Any]) -> Data:
     }
 
 
+def options_of(instance: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of an LM call: the LM's own, and over them the call's."""
+    own = cast("dict[str, Any]", getattr(instance, "kwargs", None) or {})
+    return own | keywords(inputs)
+
+
 _SHOWN_PARAMETERS = frozenset(
-    [
-        "temperature",
-        "max_tokens",
-        "max_completion_tokens",
-        "top_p",
-        "top_k",
-        "n",
-        "stop",
-        "seed",
-        "rollout_id",
-    ]
-    + ["presence_penalty", "frequency_penalty", "reasoning_effort", "tool_choice"]
+    {
+        *("temperature", "max_tokens", "max_completion_tokens", "top_p", "top_k", "n", "stop", "seed"),
+        *("presence_penalty", "frequency_penalty", "reasoning_effort", "rollout_id", "tool_choice"),
+    }
 )
 
 
@@ -100,12 +110,16 @@ def _without_credentials(url: str) -> str:
 
 
 def adapter_inputs(_instance: Any, inputs: Mapping[str, Any]) -> Data:
-    args = (inputs.get("args") or ()) + tuple((inputs.get("kwargs") or {}).values())
-    names = ("signature", "demos", "inputs")
-    given = {name: value for name, value in inputs.items() if name not in ("args", "kwargs")}
-    told = {**dict(zip(names, args, strict=False)), **given}
+    told = adapter_arguments(inputs)
     told["signature"] = getattr(told.get("signature"), "signature", None)
     return {"inputs": freeze(told)}
+
+
+def adapter_arguments(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `format` or `parse` was called with, by name; DSPy wraps an inherited one as `(*args)`."""
+    named: dict[str, Any] = dict(zip(("signature", "demos", "inputs"), positional(inputs), strict=False))
+    given = {name: value for name, value in inputs.items() if name not in ("args", "kwargs")}
+    return named | keywords(inputs) | given
 
 
 def plain_inputs(_instance: Any, inputs: Mapping[str, Any]) -> Data:
@@ -169,7 +183,7 @@ def _get(holder: Any, name: str) -> Any:
 
 
 def _cost(finished: Any, cached: bool) -> Data:
-    """USD and how it is known: `cached` calls cost nothing, DSPy's own figure may be a price or an estimate."""
+    """Return USD and how it is known: a cached call costs nothing, else a price or an estimate."""
     if cached:
         return {"cost_usd": 0.0, "cost_source": "cached"}
     cost = getattr(finished, "cost", None)
@@ -223,7 +237,7 @@ _CODES: Mapping[str, str] = {
     "Timeout": "timeout",
     "TimeoutError": "timeout",
 }
-"""By class name, so that DSPy's, LiteLLM's and the standard library's errors are told apart without importing them."""
+"""By class name: DSPy's, LiteLLM's and the standard library's errors, without importing them."""
 
 HINTS: Mapping[str, str] = {
     "authentication": "Check the API key and that the account may use this model.",
@@ -231,8 +245,8 @@ HINTS: Mapping[str, str] = {
     "cancelled": "The caller stopped waiting or asked it to stop.",
     "connection": "The provider was unreachable or failed; check the endpoint, then try again.",
     "content_filter": "The provider refused the content; rephrase the input.",
-    "context_length": "The prompt is longer than the model reads; shorten the inputs or demos, or use another model.",
-    "parse": "The model did not keep to the format; try another adapter, a simpler signature or a stronger model.",
+    "context_length": "The prompt is too long for the model; shorten inputs or demos, or use another model.",
+    "parse": "The model left the format; try another adapter, a simpler signature or a stronger model.",
     "program": "The program raised this itself.",
     "rate_limit": "Too many requests; wait, lower the concurrency or raise the account's limit.",
     "timeout": "No answer in time; raise the timeout or ask for less.",
@@ -243,7 +257,7 @@ HINTS: Mapping[str, str] = {
 
 
 def error(raised: BaseException, *, kind: str, private: bool, tracebacks: bool = False) -> Data:
-    """Return `{"error": {type, code, message, hint}}`. A private message is withheld: it may quote the data."""
+    """Return `{"error": {type, code, message, hint}}`; a private message is withheld, it may quote data."""
     code = classify(raised, kind=kind)
     message = "withheld: inputs or outputs of this program are private" if private else scrubbed(str(raised))
     described: Data = {"type": type(raised).__name__, "code": code, "message": message, "hint": HINTS[code]}
@@ -253,7 +267,7 @@ def error(raised: BaseException, *, kind: str, private: bool, tracebacks: bool =
 
 
 def classify(raised: BaseException, *, kind: str) -> str:
-    """Return the error's code: the first class of its MRO that is known, else by what kind of call raised it."""
+    """Return the error's code: that of its first known class, else by the kind of call that raised it."""
     if getattr(raised, "provider_code", None) in ("content_filter", "content_policy_violation"):
         return "content_filter"
     if isinstance(raised, asyncio.CancelledError):

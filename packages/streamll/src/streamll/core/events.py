@@ -16,7 +16,7 @@ VERSION = 1
 """Schema version of the wire format, in every event's `version`."""
 
 if TYPE_CHECKING:
-    type JsonValue = str | int | float | bool | None | list[JsonValue] | dict[str, JsonValue]
+    type JsonValue = str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None
 else:
     JsonValue = Any  # msgspec has no recursive aliases; what the decoder yields is JSON anyway
 
@@ -32,7 +32,7 @@ SPANS = (
     "interpreter",
     "trace",
 )
-"""What has a beginning and an end: every `<span>_start` is closed by exactly one `<span>_end` or `<span>_error`."""
+"""What has a beginning and an end: each `<span>_start` is closed by one `<span>_end` or `<span>_error`."""
 
 type FinishReason = Literal["stop", "length", "tool_call", "content_filter", "error"] | str
 
@@ -48,7 +48,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         event_type: `lm_start`, `token`, ... or any name a user emits.
         call_id: The call it is about; DSPy's own call id where DSPy has one.
         parent_call_id: The call that made that call, None at the root.
-        module_name: Dotted path of the module in the program, `generate.predict`; the root has its class name.
+        module_name: Dotted path of the module in the program, `generate.predict`; the root's is its class.
         operation: What ran: module or adapter class, model, tool or trace name.
         data: JSON, with the correlation ids of `set_context` in it.
         tags: Free labels.
@@ -143,9 +143,9 @@ def plain(event: Event) -> Event:
     return rebuilt(event, Event)
 
 
-def rebuilt[E: Event](event: Event, kind: type[E], **values: object) -> E:
+def rebuilt[E: Event](event: Event, kind: type[E], **values: Any) -> E:
     """Return `event` as another kind of event, with `values` changed or added."""
-    fields = {name: getattr(event, name) for name in Event.__struct_fields__}
+    fields: dict[str, Any] = {name: getattr(event, name) for name in Event.__struct_fields__}
     return kind(**(fields | values))
 
 

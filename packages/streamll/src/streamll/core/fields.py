@@ -1,20 +1,20 @@
 """Completion text in, deltas of output fields out: one parser per adapter, no I/O, no opinion on chunk size.
 
-An adapter reads a completion once it is whole; a parser here reads it while it grows and says of each piece of
-text, as soon as it is certain, which field it belongs to. The rule that makes a stream trustworthy: what was
-said for a `str` field, joined, is the value the adapter's own `parse` returns, wherever the chunks were cut.
+An adapter reads a completion once it is whole; a parser here reads it while it grows, and says of each piece
+of text, as soon as that is certain, which field it belongs to. What makes the stream worth trusting: all that
+was said of a `str` field, joined, is what the adapter's own `parse` returns, wherever the chunks are cut.
 
-Three kinds of text are uncertain and wait: the beginning of a marker (a header, an escape, a tag), whitespace
-that the adapter strips if nothing follows it, and anything after JSON has left its grammar, because how
-`json_repair` reads a bent completion depends on what comes later. A few things only the end can tell (a second
-JSON key of the same name wins, a second XML element makes a list). For these, and for bent JSON, the parser
-reads the whole at the end as the adapter does and says what is missing, or starts the field again (`reset`).
+Text that is not certain yet waits: the beginning of what may be a marker (a header, an escape, a tag), and
+whitespace, which adapters strip when nothing follows it. Some things only the end can tell: a later JSON key
+of the same name wins, a second XML element makes a list, and how `json_repair` reads JSON that is not quite
+JSON depends on all of it. There the parser reads the whole completion as the adapter does, and says what is
+missing or, if something said was wrong, starts the field again (`reset`).
 """
 
 import re
-from collections.abc import Callable, Mapping
-from json import loads
-from json.decoder import scanstring
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from json import JSONDecoder
 from typing import NamedTuple, Protocol
 from xml.etree import ElementTree
 from xml.parsers import expat
@@ -53,7 +53,7 @@ class FieldParser(Protocol):
 
 
 class _Trimmed:
-    """Text whose trailing whitespace waits for something to follow it; leading whitespace is dropped if asked."""
+    """Text whose trailing whitespace waits for something to follow it."""
 
     def __init__(self, *, drop_leading: bool) -> None:
         self._leading = drop_leading
@@ -93,7 +93,7 @@ _LINE_BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 
 
 class ChatParser:
-    """`[[ ## field ## ]]` at the start of a line opens a field, any header ends it, the first of a name counts."""
+    """`[[ ## name ## ]]` at the start of a line ends one field and opens the next; a name counts once."""
 
     def __init__(self, fields: Mapping[str, bool]) -> None:
         self._fields = fields
@@ -203,17 +203,17 @@ class _Emitted:
 
     def __init__(self, fields: Mapping[str, bool]) -> None:
         self._fields = fields
-        self._said: dict[str, list[str]] = {}
+        self._said: defaultdict[str, list[str]] = defaultdict(list)
         self._deltas: list[Delta] = []
 
     def say(self, field: str, text: str) -> None:
         if text:
-            self._said.setdefault(field, []).append(text)
+            self._said[field].append(text)
             self._deltas.append(Delta(field, text, not self._fields[field]))
 
     def settle(self, field: str, text: str) -> None:
         """Make `text` the whole of what was said of `field`."""
-        said = "".join(self._said.get(field, ()))
+        said = "".join(self._said[field])
         if text.startswith(said):
             self.say(field, text[len(said) :])
         else:
@@ -231,16 +231,24 @@ _STRING_BODY = re.compile(
     r'(?:[^"\\]+|\\(?:["\\/bfnrt]|u(?![dD][89abAB])[0-9a-fA-F]{4})'
     rf"|{_HIGH}(?!{_CUT_LOW}\Z))*+"
 )
+_CONTROL = re.compile(r"[\0-\x1f]")
+_READ_ALIKE = re.compile(r"(?:[^\\„]|\\(?:[^/fu]|u(?![dD][89a-fA-F])))*+")
 _CUT_ESCAPE = re.compile(rf"\\(?:u[0-9a-fA-F]{{0,3}})?|{_HIGH}{_CUT_LOW}")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _SCALAR = re.compile(r"[^,}\s]*")
 _STRUCTURE = re.compile(r'[^"\[\]{}]*')
+_JSON = JSONDecoder(strict=False)  # json_repair accepts line breaks in strings
 _DEPTH = {"{": 1, "[": 1, "}": -1, "]": -1}
+_CONTAINER = re.compile(r"\[|/\*|^[ \t]*\(", re.MULTILINE)
+_COMMENT = re.compile(r"#|//")
 _FIRST_OBJECT = regex.compile(r"\{(?:[^{}]|(?R))*\}", regex.DOTALL)
 
 
 class JsonParser:
-    """The members of the completion's object; each step reads what is expected next and names the step after it."""
+    """The members of the completion's first object. A step reads what is due and chooses the step after it.
+
+    Bent JSON is what `json` refuses and `json_repair` reads: here, line breaks and the like within strings.
+    """
 
     def __init__(self, fields: Mapping[str, bool]) -> None:
         self._fields = fields
@@ -251,6 +259,7 @@ class JsonParser:
         self._text = _Trimmed(drop_leading=False)
         self._source: list[str] = []
         self._depth = 0
+        self._is_bent = False
         self._emitted = _Emitted(fields)
         self._closed = False
 
@@ -269,21 +278,20 @@ class JsonParser:
         """Return what the adapter, which repairs the whole completion, reads beyond what was said."""
         if not self._closed:
             self._closed = True
-            self._settle(_read_object("".join(self._chunks)))
+            texts = [field for field, is_text in self._fields.items() if is_text]
+            for field, text in _read_texts(texts, "".join(self._chunks)).items():
+                self._emitted.settle(field, text)
         return self._emitted.take()
-
-    def _settle(self, read: Mapping[str, object] | None) -> None:
-        if read is None:
-            return
-        for field, is_text in self._fields.items():
-            if is_text:
-                self._emitted.settle(field, str(read[field]) if field in read else "")
 
     def _prose(self, text: str, at: int) -> int:
         found = text.find("{", at)
         if found < 0:
             return len(text)
-        self._step = self._before_key
+        # An array, tuple or comment that began before the brace may swallow it: the end will tell.
+        prose = "".join(self._chunks[:-1]) + text[:found]
+        line = prose[prose.rfind("\n") + 1 :]
+        misleads = _CONTAINER.search(prose) or _COMMENT.search(line)
+        self._step = self._ignore if misleads else self._before_key
         return found + 1
 
     def _before_key(self, text: str, at: int) -> int:
@@ -293,64 +301,81 @@ class JsonParser:
         return self._expect(text, at, {":": self._before_value})
 
     def _after_value(self, text: str, at: int) -> int:
-        after = self._expect(text, at, {",": self._before_key, "}": self._ignore})
-        if self._step != self._after_value and self._step != self._lost:
-            self._emitted.say(self._key, self._text.release())
-        return after
+        at += len(_group(_SPACE, text, at))
+        if text[at : at + 1] in (",", "}"):
+            space = self._text.release()
+            if not (self._is_bent and space.endswith("\n")):  # json_repair strips a text that ends so
+                self._emitted.say(self._key, space)
+        return self._expect(text, at, {",": self._before_key, "}": self._ignore})
 
     def _expect(self, text: str, at: int, steps: Mapping[str, Callable[[str, int], int]]) -> int:
-        at = _end(_SPACE, text, at)
+        at += len(_group(_SPACE, text, at))
         if at < len(text):
-            self._step = steps.get(text[at], self._lost)
+            self._step = steps.get(text[at], self._ignore)
         return at + 1
 
     def _in_key(self, text: str, at: int) -> int:
-        end = _end(_STRING_BODY, text, at)
-        self._source.append(text[at:end])
-        if _is_quote(text, end):
-            self._key = _decode("".join(self._source))
-            self._source = []
-            self._step = self._after_key
-            return end + 1
-        return self._wait(text, end)
+        body = self._body(text, at)
+        end = at + len(body)
+        self._source.append(body)
+        if not text.startswith('"', end):
+            return self._wait(text, end)
+        self._key = _decode("".join(self._source))
+        self._source = []
+        self._step = self._after_key
+        return end + 1
 
     def _before_value(self, text: str, at: int) -> int:
-        at = _end(_SPACE, text, at)
+        at += len(_group(_SPACE, text, at))
         if at == len(text):
             return at
-        first = text[at]
-        if first == '"' and self._fields.get(self._key):
+        if self._key in self._fields:
             self._emitted.settle(self._key, "")
+        if text[at] != '"':
+            self._step = self._in_structure if text[at] in "{[" else self._in_scalar
+            return at
+        if self._fields.get(self._key):
             self._step = self._in_text
-            return at + 1
-        self._step = self._in_structure if first in _DEPTH else self._in_scalar
-        if first == '"':
+        else:
             self._step = self._in_string
-            self._add_source(first)
-            return at + 1
-        return at
+            self._add_source('"')
+        return at + 1
 
     def _in_text(self, text: str, at: int) -> int:
-        end = _end(_STRING_BODY, text, at)
-        self._emitted.say(self._key, self._text.add(_decode(text[at:end])))
-        if _is_quote(text, end):
-            self._step = self._after_value
-            return end + 1
-        return self._wait(text, end)
+        body = self._body(text, at)
+        end = at + len(body)
+        if self._is_bent:
+            alike = _group(_READ_ALIKE, body, 0)
+            if len(alike) < len(body):
+                self._step = self._ignore
+                body, end = alike, len(text)
+        self._emitted.say(self._key, self._text.add(_decode(body)))
+        if not text.startswith('"', end):
+            return self._wait(text, end)
+        self._step = self._after_value
+        return end + 1
 
     def _in_string(self, text: str, at: int) -> int:
-        end = _end(_STRING_BODY, text, at)
-        if not _is_quote(text, end):
-            self._add_source(text[at:end])
+        body = self._body(text, at)
+        end = at + len(body)
+        if not text.startswith('"', end):
+            self._add_source(body)
             return self._wait(text, end)
-        self._add_source(text[at : end + 1])
+        self._add_source(body + '"')
         self._step = self._in_structure
         if not self._depth:
             self._end_value()
         return end + 1
 
+    def _body(self, text: str, at: int) -> str:
+        """Return the whole characters and escapes of a string from `at` on."""
+        body = _group(_STRING_BODY, text, at)
+        if not self._is_bent and not body.isprintable():
+            self._is_bent = _CONTROL.search(body) is not None
+        return body
+
     def _in_structure(self, text: str, at: int) -> int:
-        end = _end(_STRUCTURE, text, at)
+        end = at + len(_group(_STRUCTURE, text, at))
         self._add_source(text[at : end + 1])
         if end == len(text):
             return end
@@ -363,7 +388,7 @@ class JsonParser:
         return end + 1
 
     def _in_scalar(self, text: str, at: int) -> int:
-        end = _end(_SCALAR, text, at)
+        end = at + len(_group(_SCALAR, text, at))
         self._add_source(text[at:end])
         if end < len(text):
             self._end_value()
@@ -378,72 +403,181 @@ class JsonParser:
         source, self._source = "".join(self._source), []
         self._step = self._after_value
         try:
-            value: object = loads(source, strict=False)
+            text = str(_JSON.decode(source))
         except (ValueError, RecursionError):
-            self._step = self._lost
+            self._step = self._ignore
         else:
             if self._fields.get(self._key):
-                self._emitted.settle(self._key, str(value))
+                self._emitted.settle(self._key, text)
 
     def _wait(self, text: str, at: int) -> int:
-        """Keep an escape that the next chunk completes; any other end of a string's body leaves the grammar."""
+        """Keep an escape the next chunk may complete; nothing else can end a string's body but its quote."""
         if at < len(text):
             self._cut = text[at:]
             if not _CUT_ESCAPE.fullmatch(self._cut):
-                self._step = self._lost
+                self._step = self._ignore
         return len(text)
 
     def _ignore(self, text: str, at: int) -> int:
         return len(text)
 
-    _lost = _ignore
 
-
-def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+def _group(pattern: re.Pattern[str], text: str, at: int) -> str:
     match = pattern.match(text, at)
     assert match  # each of these patterns matches the empty string
-    return match.end()
-
-
-def _is_quote(text: str, at: int) -> bool:
-    return text.startswith('"', at)
+    return match[0]
 
 
 def _decode(body: str) -> str:
-    return scanstring(body + '"', 0, False)[0] if "\\" in body else body
+    return _JSON.raw_decode(f'"{body}"')[0] if "\\" in body else body
 
 
-def _read_object(completion: str) -> Mapping[str, object] | None:
-    """Read `completion` as `JSONAdapter.parse` does; None if it would refuse."""
+def _read_texts(fields: Sequence[str], completion: str) -> Mapping[str, str]:
+    """Read `completion` as `JSONAdapter.parse` does; a field it lacks is empty. Nothing if it would refuse."""
     try:
         read: object = json_repair.loads(completion)
         if not isinstance(read, dict) and (found := _FIRST_OBJECT.search(completion)):
             read = json_repair.loads(found[0])
-    except Exception:  # noqa: BLE001 - json_repair's own: the adapter fails the same way
-        return None
-    return read if isinstance(read, dict) else None
+        if isinstance(read, dict):
+            return {field: str(read.get(field, "")) for field in fields}
+    except Exception:  # noqa: BLE001 - json_repair's own, and the adapter fails the same way
+        pass
+    return {}
+
+
+_LONG_TOKEN = 1024
 
 
 class XmlParser:
-    """The children of the root are the fields. Expat itself decides what is markup."""
+    """The children of the root are the fields, as in `XMLAdapter`. Expat itself says what is markup."""
 
     def __init__(self, fields: Mapping[str, bool]) -> None:
         self._fields = fields
         self._emitted = _Emitted(fields)
-        self._values: dict[str, list[str]] = {}
-        self._with_children: set[str] = set()
+        self._elements: dict[str, list[_Element]] = {}
+        self._open: _Element | None = None
+        self._depth = 0
+        self._unread = 0
+        self._ended = False
         self._expat = expat.ParserCreate(namespace_separator="}")
         self._expat.buffer_text = True
         self._expat.StartElementHandler = self._start
         self._expat.EndElementHandler = self._end
         self._expat.CharacterDataHandler = self._data
-        self._expat.SetReparseDeferralEnabled(False)
-        self._over = False
-        self._depth = 0
-        self._field: str | None = None
         self._parse("<dspy_root>")
 
     def feed(self, chunk: str) -> list[Delta]:
-        """Return the text `chunk` completes."""
+        """Return the text `chunk` completes. At most one unfinished tag or entity and whitespace wait."""
         self._parse(chunk)
         return self._emitted.take()
+
+    def close(self) -> list[Delta]:
+        """Return each field that the completion has more than once: the adapter makes it a list."""
+        self._parse("</dspy_root>", final=True)
+        if not self._ended:
+            self._ended = True
+            for field, elements in self._elements.items():
+                if self._fields[field] and len(elements) > 1 and not elements[0].has_children:
+                    self._emitted.settle(field, str([element.text.strip() for element in elements]))
+        return self._emitted.take()
+
+    def _parse(self, text: str, *, final: bool = False) -> None:
+        if self._ended:
+            return
+        # Without deferral expat reads a cut token anew with each chunk; with it, a short one comes late.
+        self._unread += len(text)
+        self._expat.SetReparseDeferralEnabled(self._unread > _LONG_TOKEN)
+        try:
+            self._expat.Parse(text, final)
+        except (expat.ExpatError, UnicodeEncodeError, RecursionError):
+            self._ended = True
+
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        self._unread = 0
+        self._depth += 1
+        if self._open is not None:
+            self._open.start(tag, attributes)
+        elif self._depth == 2:  # the root is the adapter's own
+            self._start_field(attributes.get("key", tag) if tag == "entry" else tag)
+
+    def _start_field(self, name: str) -> None:
+        if name in self._fields:
+            elements = self._elements.setdefault(name, [])
+            self._open = _Element(name, self._emitted, is_first=not elements)
+            elements.append(self._open)
+
+    def _data(self, text: str) -> None:
+        self._unread = 0
+        if self._open is not None:
+            self._open.data(text)
+
+    def _end(self, tag: str) -> None:
+        self._unread = 0
+        self._depth -= 1
+        if self._open is None:
+            return
+        if self._depth > 1:
+            self._open.end(tag)
+        else:
+            self._open.close()
+            self._open = None
+
+
+class _Element:
+    """What the adapter makes of a field's element: its stripped text or, if it has children, all it holds."""
+
+    def __init__(self, field: str, emitted: _Emitted, *, is_first: bool) -> None:
+        self._field = field
+        self._emitted = emitted
+        self._is_first = self._streams = is_first
+        self._trimmed = _Trimmed(drop_leading=True)
+        self._builder = ElementTree.TreeBuilder()
+        self._root = self._builder.start(field, {})
+        self._tag_is_open = False
+        self.has_children = False
+
+    @property
+    def text(self) -> str:
+        """The text before the first child."""
+        return self._root.text or ""
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        names = {_qualified(name): value for name, value in attributes.items()}
+        self._builder.start(_qualified(tag), names)
+        if self._is_first and not self.has_children:
+            self._emitted.settle(self._field, self.text)
+        self.has_children = True
+        # Which tag declares a namespace depends on the whole child, so the field goes on when it is closed.
+        self._streams &= not any("}" in name for name in (tag, *names))
+        if self._streams:
+            self._say(ElementTree.tostring(ElementTree.Element(tag, names), "unicode").removesuffix(" />"))
+            self._tag_is_open = True
+
+    def data(self, text: str) -> None:
+        self._builder.data(text)
+        if self._streams:
+            self._say(escape(text) if self.has_children else self._trimmed.add(text))
+
+    def end(self, tag: str) -> None:
+        self._builder.end(_qualified(tag))
+        if self._tag_is_open:
+            self._tag_is_open = False
+            self._say(" />")
+        elif self._streams:
+            self._say(f"</{tag}>")
+
+    def close(self) -> None:
+        self._builder.end(self._field)
+        if self._is_first:
+            children = [ElementTree.tostring(child, "unicode") for child in self._root]
+            self._emitted.settle(
+                self._field, "".join((self.text, *children)) if children else self.text.strip()
+            )
+
+    def _say(self, text: str) -> None:
+        self._emitted.say(self._field, ">" + text if self._tag_is_open else text)
+        self._tag_is_open = False
+
+
+def _qualified(name: str) -> str:
+    return "{" + name if "}" in name else name

@@ -1,8 +1,8 @@
 """Which event goes to which sink.
 
-The program's thread puts a fact (what happened, when, the data) on one queue and goes on. One thread turns facts
-into events, in the order of their arrival, which is the order of the log, and hands each to the bounded queues
-of the sinks that want it. Every sink has a worker of its own: one that hangs holds up nobody else.
+The program's thread puts a fact (what happened, when, the data) on one queue and goes on. One thread turns
+facts into events, in the order of their arrival, which is the order of the log, and hands each to the bounded
+queues of the sinks that want it. Every sink has a worker of its own: one that hangs holds up nobody else.
 """
 
 import asyncio
@@ -155,7 +155,8 @@ def token_route(scope: Scope, name: str | None) -> Route | None:
     whole = route(scope)
     asked = [(frame, frame.fields()) for frame in scope.frames]
     hit = [frame for frame, names in asked if names is None or (name in names if name else bool(names))]
-    shared = _shared(scope, whole.layer) if hit or not asked else ()
+    decorated = [frame for frame in scope.frames if frame.module is not None]
+    shared = _shared(scope, whole.layer) if not decorated or set(decorated) & set(hit) else ()
     outlets = distinct([*_framed(hit), *shared])
     return whole.to(outlets) if outlets and whole.include_outputs and _passes(whole.layer, "token") else None
 
@@ -164,7 +165,7 @@ def token_route(scope: Scope, name: str | None) -> Route | None:
 
 
 class SinkOutlet:
-    """A sink's queue and the thread that empties it. The thread ends when idle and starts again when needed."""
+    """A sink's queue and the thread that empties it, which ends when idle and starts again when needed."""
 
     def __init__(self, sink: Sink, *, limit: int = MAX_PENDING) -> None:
         self.sink = sink
@@ -329,7 +330,7 @@ class Log:
             self._run()
 
     def flush(self, timeout: float | None, outlets: Sequence[SinkOutlet] | None = None) -> bool:
-        """Wait until every fact so far is with the sinks (all, or those of `outlets`), and they handled it."""
+        """Wait until every fact so far is with the sinks (all, or `outlets`), and they have handled it."""
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._thread is not None and self._thread.is_alive():
             reached = threading.Event()

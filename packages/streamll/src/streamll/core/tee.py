@@ -1,9 +1,9 @@
 """Tokens: what an LM writes, seen while DSPy reads it.
 
 DSPy asks an engine for a whole response. For a call whose tokens somebody wants, we hand DSPy an engine that
-reads the provider's stream, shows us each event, and returns the same assembled response. Nothing else changes:
-the call stays on its thread or task, retries, cache, usage, cost and the adapter fallback work as without us.
-`dspy.streamify` replaces that machinery instead, which is why it loses them.
+reads the provider's stream, shows us each event, and returns the same assembled response. Nothing else
+changes: the call stays on its thread or task, and retries, cache, usage, cost and the adapter fallback work
+as without us. `dspy.streamify` replaces that machinery instead, which is why it loses them.
 
 """
 
@@ -17,6 +17,7 @@ from typing import Any, cast
 import dspy
 
 from streamll.core.context import Abandoned, Call
+from streamll.core.describe import options_of
 from streamll.core.fields import ChatParser, Delta, FieldParser, JsonParser, XmlParser
 from streamll.core.router import LOG, Route, route, token_route
 from streamll.core.values import jsonable
@@ -48,12 +49,10 @@ class _Plain:
 def tee_for(call: Call, inputs: Mapping[str, Any]) -> "Tee":
     """Return the tee of an LM call that starts now."""
     predictor = call.owner
-    several = (
-        (inputs.get("kwargs") or {}).get("n") or getattr(call.instance, "kwargs", {}).get("n") or 1
-    ) > 1
+    several = (options_of(call.instance, inputs).get("n") or 1) > 1
     if predictor and predictor.adapter:
-        adapter, signature = predictor.adapter
-        fields = {name: _is_text(info.annotation) for name, info in signature.output_fields.items()}
+        adapter, signature = cast("tuple[Any, Any]", predictor.adapter)
+        fields = {str(name): _is_text(info.annotation) for name, info in signature.output_fields.items()}
         parser = _PARSERS.get(inspect.unwrap(type(adapter).parse))
         return Tee(call, functools.partial(parser, fields) if parser else None, fields, several=several)
     direct = not (predictor and _is_predictor(predictor))
@@ -220,7 +219,10 @@ class Tee:
             return
         route = self._routes[name]
         if route.wants("stream_reset"):
-            data: dict[str, object] = {**self._call.scope.ids, **_LANES.get(name, {"field": name or None})}
+            data: dict[str, object] = {
+                **self._call.scope.ids,
+                **(_LANES.get(name) or {"field": name or None}),
+            }
             LOG.put("stream_reset", self._call, {**data, "reason": reason} | self._which(candidate), route)
 
     def _emit(self, name: str, text: str, candidate: int, extra: Mapping[str, object] | None = None) -> None:
@@ -228,7 +230,7 @@ class Tee:
         if chunks is None:
             chunks = self._written[candidate, name] = []
         data: dict[str, object] = {**self._call.scope.ids, "token": text, "token_index": len(chunks)}
-        data |= _LANES[name] if name in _LANES else {"field": name or None}
+        data |= _LANES.get(name) or {"field": name or None}
         chunks.append(text)
         if extra:
             data.update(extra)

@@ -1,8 +1,8 @@
 """Any Python value as honest, bounded JSON.
 
 `freeze` runs on the program's thread and only copies containers, so that what is queued cannot change under
-us; `jsonable` runs on the worker and does the rest. Neither raises, whatever it is given: what cannot be shown
-is described (`{"type": "ndarray", "shape": [3, 4], ...}`), what is too long says how much is missing.
+us; `jsonable` runs on the worker and does the rest. Neither raises, whatever it is given: what cannot be
+shown is described (`{"type": "ndarray", "shape": [3], ...}`), what is too long says how much is missing.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ _TEXT_FORMS = (UUID, Decimal, PurePath, datetime.timedelta)
 
 
 def freeze(value: object, depth: int = 0) -> object:
-    """Return `value` with its built-in containers copied; leaves, and what is too deep or long, are shared."""
+    """Return `value` with its built-in containers copied; leaves and what is too deep or long are shared."""
     kind = type(value)
     if kind in _SCALARS or depth > _MAX_COPY_DEPTH:
         return value
@@ -43,8 +43,14 @@ def freeze(value: object, depth: int = 0) -> object:
     if kind is list or kind is tuple:
         row = cast("list[object]", value)
         return [freeze(item, depth + 1) for item in row] if len(row) <= _MAX_COPY_ITEMS else row
-    store = getattr(value, "_store", None)  # dspy.Prediction and dspy.Example
-    return freeze(store, depth + 1) if type(store) is dict else value
+    store = _store(value)
+    return value if store is None else freeze(store, depth + 1)
+
+
+def _store(value: object) -> dict[object, object] | None:
+    """Return the fields of a `dspy.Prediction` or `dspy.Example`."""
+    store = cast("object", getattr(value, "_store", None))
+    return cast("dict[object, object]", store) if type(store) is dict else None
 
 
 def jsonable(value: object) -> JsonValue:
@@ -125,11 +131,12 @@ class _Walk:
             shape = [int(n) for n in value.shape]
             return self._scalar_or_array(value, shape, depth)
         if dataclasses.is_dataclass(value):
-            return self._mapping({f.name: getattr(value, f.name) for f in dataclasses.fields(value)}, depth)
+            names = [field.name for field in dataclasses.fields(cast("Any", value))]
+            return self._mapping({name: getattr(value, name) for name in names}, depth)
         if callable(dump := getattr(value, "model_dump", None)):
             return self.value(dump(), depth)
-        if type(store := getattr(value, "_store", None)) is dict:
-            return self._mapping(cast("dict[object, object]", store), depth)
+        if (store := _store(value)) is not None:
+            return self._mapping(store, depth)
         if callable(value):
             return f"<{type(value).__name__} {getattr(value, '__qualname__', type(value).__name__)}>"
         return self._text(repr(value))

@@ -3,9 +3,11 @@
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from streamll.core.events import SPANS, Event, JsonValue
 from streamll.sinks._wording import (
+    NO_DATA,
     brief,
     error_of,
     lm_facts,
@@ -30,6 +32,7 @@ class _Execution:
     ids: Mapping[str, JsonValue]
     sources: Counter[str] = field(default_factory=Counter[str])
     told: str = ""
+    is_one_of_many: bool = False
 
 
 class Lines:
@@ -46,13 +49,13 @@ class Lines:
             self._open(event)
         execution = self._executions.get(event.execution_id) or _Execution(0, {})
         if line := self._line(event, execution):
-            several = len(self._executions) > 1 and execution.number
-            self._write(f"#{execution.number} {line}\n" if several else f"{line}\n")
+            execution.is_one_of_many |= len(self._executions) > 1 and execution.number > 0
+            self._write(f"#{execution.number} {line}\n" if execution.is_one_of_many else f"{line}\n")
         if event.is_last:
             self._executions.pop(event.execution_id, None)
 
-    def flush(self) -> None:
-        """Nothing waits: every line was flushed."""
+    def flush(self, timeout: float | None) -> bool:
+        return True  # as every line already is
 
     def close(self) -> None:
         self._executions.clear()
@@ -60,12 +63,14 @@ class Lines:
     def _open(self, event: Event) -> None:
         taken = {execution.number for execution in self._executions.values()}
         free = next(n for n in range(1, len(taken) + 2) if n not in taken)
-        self._executions[event.execution_id] = _Execution(free, own_data(event, {"program": event.data.get("program")}))
+        self._executions[event.execution_id] = _Execution(
+            free, own_data(event, {"program": event.data.get("program")})
+        )
         if len(self._executions) > MAX_EXECUTIONS:
             self._executions.popitem(last=False)
 
     def _line(self, event: Event, execution: _Execution) -> str:
-        known = _LINES.get(event.event_type)
+        known = self._LINES.get(event.event_type)
         if known is not None:
             return known(self, event, execution)
         span, _, moment = event.event_type.rpartition("_")
@@ -73,28 +78,34 @@ class Lines:
             return self._user_event(event, execution)
         if moment == "error":
             return self._error(event, execution)
-        return "" if span.startswith("adapter_") else self._span(event, span, moment)
+        return "" if span.startswith("adapter_") else self._span(event, execution, span, moment)
 
-    def _span(self, event: Event, span: str, moment: str) -> str:
-        name = visible(event.module_name if span == "module" else event.operation)
-        facts, values = took(number(event.data, "duration_ms")), self._values(event, span, moment)
-        return " ".join(part for part in (f"[{span.upper()}] {name}{values}", facts, _BEGAN[moment]) if part)
+    def _span(self, event: Event, execution: _Execution, span: str, moment: str) -> str:
+        name = visible(event.operation)
+        if span == "module":
+            name = f"{visible(event.module_name)} {name}" if moment == "start" else visible(event.module_name)
+        facts = took(number(event.data, "duration_ms")) if moment == "end" else "…"
+        return f"[{span.upper()}] {name}{self._values(event, execution, span, moment)} {facts}".rstrip()
 
-    def _values(self, event: Event, span: str, moment: str) -> str:
+    def _values(self, event: Event, execution: _Execution, span: str, moment: str) -> str:
         """Return what goes in or comes out of a call, as far as it may be shown."""
         if not self._show_data:
             return ""
-        data = event.data
         if moment == "start":
-            given = mapping(data, "arguments" if span == "tool" else "inputs")
-            return f"({named(given)})" if span == "tool" else f" {named(given)}" if given else ""
-        if outputs := mapping(data, "outputs"):
+            return self._given(event, execution, span)
+        if outputs := mapping(event.data, "outputs"):
             return f" → {named(outputs)}"
-        made = data.get("result" if span == "tool" else "outputs")
+        made = event.data.get("result", event.data.get("outputs"))
         return "" if made is None else f" → {brief(made)}"
 
+    def _given(self, event: Event, execution: _Execution, span: str) -> str:
+        if span == "tool":
+            return f"({named(mapping(event.data, 'arguments'))})"
+        given = own_data(event, execution.ids) if span == "trace" else mapping(event.data, "inputs")
+        return f" {named(given)}" if given else ""
+
     def _lm_end(self, event: Event, execution: _Execution) -> str:
-        execution.sources[str(event.data.get("cost_source") or "unknown")] += 1
+        execution.sources[visible(event.data.get("cost_source") or "unknown")] += 1
         return f"[LM] {visible(event.operation)} {', '.join(lm_facts(event.data))}".rstrip()
 
     def _lm_start(self, event: Event, _execution: _Execution) -> str:
@@ -124,7 +135,7 @@ class Lines:
         return f"[ERROR] {name} {words}"
 
     def _user_event(self, event: Event, execution: _Execution) -> str:
-        data = own_data(event, execution.ids) if self._show_data else {}
+        data = own_data(event, execution.ids) if self._show_data else NO_DATA
         return f"[{visible(event.event_type)}] {brief(dict(data), 200) if data else ''}".rstrip()
 
     def _begin(self, event: Event, _execution: _Execution) -> str:
@@ -136,17 +147,14 @@ class Lines:
         failed = [f"failed: {error_of(event)[0]}"] if event.event_type == "execution_error" else []
         return f"[END] {name} {', '.join([*failed, *facts])}".rstrip()
 
-
-_BEGAN = {"start": "…", "end": ""}
-
-_LINES: Mapping[str, Callable[[Lines, Event, _Execution], str]] = {
-    "execution_start": Lines._begin,  # pyright: ignore[reportPrivateUsage]
-    "execution_end": Lines._end,  # pyright: ignore[reportPrivateUsage]
-    "execution_error": Lines._end,  # pyright: ignore[reportPrivateUsage]
-    "lm_start": Lines._lm_start,  # pyright: ignore[reportPrivateUsage]
-    "lm_end": Lines._lm_end,  # pyright: ignore[reportPrivateUsage]
-    "token": Lines._token,  # pyright: ignore[reportPrivateUsage]
-    "reasoning": Lines._token,  # pyright: ignore[reportPrivateUsage]
-    "stream_reset": Lines._reset,  # pyright: ignore[reportPrivateUsage]
-    "status": Lines._status,  # pyright: ignore[reportPrivateUsage]
-}
+    _LINES: ClassVar[Mapping[str, Callable[..., str]]] = {
+        "execution_start": _begin,
+        "execution_end": _end,
+        "execution_error": _end,
+        "lm_start": _lm_start,
+        "lm_end": _lm_end,
+        "token": _token,
+        "reasoning": _token,
+        "stream_reset": _reset,
+        "status": _status,
+    }

@@ -1,16 +1,18 @@
 """How numbers, values and foreign text are put into words, for a person at a terminal.
 
-What a model, a tool or a name contains is never trusted: everything passes through `visible`, `quoted` or `prose`
-before it is shown, so that no text can move the cursor, set the title or reverse what is read.
+What a model, a tool or a name contains is never trusted: everything passes through `visible`, `quoted` or
+`prose` before it is shown, so that no text can move the cursor, set the title or reverse what is read.
 """
 
 import json
 import re
 from collections.abc import Mapping
+from itertools import islice
 from math import floor, log10
-from typing import cast
 
 from streamll.core.events import Event, JsonValue
+
+NO_DATA: Mapping[str, JsonValue] = {}
 
 _UNSEEN = r"\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069"
 _HIDDEN = re.compile(rf"[\t\n{_UNSEEN}]")
@@ -44,7 +46,7 @@ _encoder = json.JSONEncoder(ensure_ascii=False)
 
 
 def brief(value: JsonValue, room: int = 60) -> str:
-    """Return the beginning of `value` as JSON, in about `room` characters; a large one is not encoded whole."""
+    """Return the beginning of `value` as JSON, in about `room` characters; a large one is not read whole."""
     if isinstance(value, str):
         return quoted(value if len(value) <= room else f"{value[: room - 1]}…")
     text = ""
@@ -56,19 +58,16 @@ def brief(value: JsonValue, room: int = 60) -> str:
 
 
 def named(values: Mapping[str, JsonValue], room: int = 80) -> str:
-    """Return `query="sky", k=3`; what does not fit is left out, visibly."""
-    text = ""
-    for name, value in values.items():
-        if text and len(text) > room - 20:
-            return f"{text}, …"
-        text += f"{', ' if text else ''}{visible(name)}={brief(value, max(20, room - len(text)))}"
-    return text
+    """Return `query="sky", k=3`; each value gets its share of the room, and many do not all get one."""
+    share = max(20, room // max(1, len(values)))
+    parts = [f"{visible(name)}={brief(value, share)}" for name, value in islice(values.items(), room // 20)]
+    return ", ".join([*parts, "…"] if len(parts) < len(values) else parts)
 
 
 def mapping(data: Mapping[str, JsonValue], key: str) -> Mapping[str, JsonValue]:
     """Return `data[key]` when it is an object, else an empty one."""
     value = data.get(key)
-    return value if isinstance(value, dict) else {}
+    return value if isinstance(value, dict) else NO_DATA
 
 
 def number(data: Mapping[str, JsonValue], key: str) -> float | None:
@@ -113,7 +112,11 @@ _USUAL_ENDS = (None, "stop", "tool_call", "tool_calls", "end_turn")
 
 def lm_facts(data: Mapping[str, JsonValue]) -> list[str]:
     """Return what is known of a finished LM call: `0.8 s`, `61 tok/s`, `120→38 tokens`, `$0.0002`."""
-    cost, rate, finish = number(data, "cost_usd"), number(data, "tokens_per_second"), data.get("finish_reason")
+    cost, rate, finish = (
+        number(data, "cost_usd"),
+        number(data, "tokens_per_second"),
+        data.get("finish_reason"),
+    )
     facts = [
         took(number(data, "duration_ms")),
         f"{rate:.0f} tok/s" if rate and rate < 10_000 and not data.get("cached") else "",
@@ -148,15 +151,15 @@ def _cost(usd: float, sources: Mapping[str, int]) -> str:
 
 
 def error_of(event: Event) -> tuple[str, str, str]:
-    """Return code, message and hint of an `*_error` event; the class says something where the message is empty."""
-    error = cast("Mapping[str, JsonValue]", mapping(event.data, "error"))
+    """Return code, message and hint of an `*_error` event; an empty message is replaced by the class."""
+    error = mapping(event.data, "error")
     kind, message = visible(error.get("type") or ""), visible(error.get("message") or "")
     code, hint = visible(error.get("code") or kind or "error"), visible(error.get("hint") or "")
     return code, f"{kind}: {message}" if kind and message else message or kind, hint
 
 
 def output_field(event: Event) -> str:
-    """Return which output a token belongs to: `answer`, or `answer[1]` of several candidates; "" for plain text."""
+    """Return what a token belongs to: `answer`, or `answer[1]` of several candidates; "" for plain text."""
     name, candidate = event.data.get("field"), event.data.get("candidate")
     field = "" if name is None else visible(name)
     return field if candidate is None else f"{field}[{candidate}]"

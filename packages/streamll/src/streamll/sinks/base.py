@@ -8,9 +8,9 @@ from streamll.core.events import Event
 class BaseSink(ABC):
     """Override `handle_event`; the rest is concrete.
 
-    streamll calls `handle_event` from the sink's own worker, in the order of the log, never from the program's
-    thread: it may block. What it raises is logged and counted, the other sinks and the program do not notice.
-    It may be `async`. The worker starts the sink before its first event.
+    streamll calls `handle_event` from the sink's own worker, in the order of the log, never from the
+    program's thread: it may block. What it raises is logged and counted, the other sinks and the program do
+    not notice. It may be `async`. The worker starts the sink before its first event.
     """
 
     def __init__(self) -> None:
@@ -30,5 +30,5 @@ class BaseSink(ABC):
         self.is_running = False
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Write out what is buffered inside the sink. Returns False when `timeout` seconds were not enough."""
+        """Write out what the sink buffers. Returns False when `timeout` seconds were not enough."""
         return True
