@@ -3,6 +3,7 @@
 from collections.abc import Generator
 from typing import Any
 
+import dspy
 import pytest
 import streamll
 from streamll.core import capture, context, router
@@ -55,4 +56,5 @@ def clean() -> Generator[None]:
     for layer in router.CONFIGURATION._layers:  # pyright: ignore[reportPrivateUsage]
         if layer not in layers:
             router.CONFIGURATION.remove(layer)
-    capture.listen()
+    callbacks: list[object] = dspy.settings.callbacks
+    callbacks[:] = [callback for callback in callbacks if callback is not capture.CALLBACK]

@@ -100,6 +100,7 @@ MORE_CASES = (
     _chat("unfinished header at the end of a line", "x\n[[ ## tail ##\n]]"),
     _whole("chat unfinished header at the end", "[[ ## answer ## ]]\nx\n  [[ ## ta"),
     _chat("header with a letter too many", "x\n[[ ## tail ## ]\n[[[ ## tail ## ]]\n[[ ## ta il ## ]]"),
+    _chat("lone carriage returns", "a\rb\nc\r\r\nd"),
     _chat("whitespace that is no line break", "\xa0x\x1f\n\x1f\u3000y\xa0"),
     _whole("json later key wins", '{"answer": "x", "tail": "t", "answer": "y"}', ANSWER_TAIL),
     _whole("json later object wins", '{"answer": "x"}\n{"answer": "y"}'),

@@ -5,6 +5,7 @@ import logging
 import os
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def test_a_full_queue_drops_the_oldest_and_counts(caplog: pytest.LogCaptureFixtu
     outlet = router.SinkOutlet(slow, limit=10)
     streamll.configure([])
     for number in range(100):
-        outlet.put(Event(event_id=str(number), execution_id="e", sequence=number, timestamp=NOW, event_type="x"))
+        outlet.put([event(number)])
     release.set()
     assert outlet.flush(10)
 
@@ -87,7 +88,9 @@ def test_a_full_queue_drops_the_oldest_and_counts(caplog: pytest.LogCaptureFixtu
     assert "too slow: 10 events wait" in caplog.text
 
 
-NOW = __import__("datetime").datetime.now(__import__("datetime").UTC)
+def event(number: int) -> Event:
+    now = datetime.now(UTC)
+    return Event(event_id=str(number), execution_id="e", sequence=number, timestamp=now, event_type="x")
 
 
 class Collecting(BaseSink):

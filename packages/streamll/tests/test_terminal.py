@@ -1,9 +1,10 @@
-"""What a person sees: `Log` makes the events of one execution, `screen` is the terminal that shows the bytes."""
+"""What a person sees. `Log` makes events of one execution; `screen` is a terminal that shows the bytes."""
 
 import io
 import os
 import pty
 import re
+import select
 import subprocess
 import sys
 import textwrap
@@ -24,7 +25,7 @@ from streamll.sinks._live import Cells, Live
 from streamll.sinks._prose import Prose
 from streamll.sinks.terminal import chosen
 
-# --- events, and a terminal -----------------------------------------------------------------------------------
+# --- events, and a terminal ---------------------------------------------------------------------------------
 
 _TOTALS = {"lm_calls": 1, "tool_calls": 0, "input_tokens": 120, "output_tokens": 38, "cost_usd": 0.0002}
 _LM_END: dict[str, Any] = {
@@ -81,7 +82,9 @@ class Log:
 
     def tokens(self, *tokens: str, field: str | None = "answer", call_id: str = "lm", **data: Any) -> None:
         for index, token in enumerate(tokens):
-            self.send("token", {"token": token, "token_index": index, "field": field, **data}, call_id=call_id)
+            self.send(
+                "token", {"token": token, "token_index": index, "field": field, **data}, call_id=call_id
+            )
 
 
 class Terminal(io.StringIO):
@@ -126,7 +129,7 @@ def _hundred_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
 
 
-# --- lines: one per event -------------------------------------------------------------------------------------
+# --- lines: one per event -----------------------------------------------------------------------------------
 
 
 def test_a_token_is_a_line_with_its_field_and_a_json_string() -> None:
@@ -181,7 +184,7 @@ def test_a_program_reads_as_a_log_of_its_calls() -> None:
 
     assert output.getvalue().splitlines() == [
         "[START] QA",
-        '[MODULE] QA QA question="Why?" …',
+        '[MODULE] QA question="Why?" …',
         '[TOOL] search(query="sky", k=3) …',
         '[TOOL] search → "blue" 12 ms',
         f"[LM] {_MODEL} …",
@@ -197,10 +200,11 @@ def test_a_program_reads_as_a_log_of_its_calls() -> None:
 def test_an_error_says_code_message_and_hint_once() -> None:
     _, log, output = lines()
 
+    log.start()
     log.send("lm_error", {"error": _ERROR}, operation=_MODEL)
     log.send("module_error", {"error": _ERROR}, module_name="generate.predict", operation="Predict")
 
-    assert output.getvalue().splitlines() == [
+    assert output.getvalue().splitlines()[2:] == [
         f"[ERROR] {_MODEL} rate_limit: RateLimitError: slow down — Wait.",
         "[ERROR] generate.predict rate_limit",
     ]
@@ -215,6 +219,18 @@ def test_what_is_missing_is_left_out_instead_of_invented() -> None:
     log.send("execution_end", {"program": "QA"})
 
     assert output.getvalue().splitlines() == ["[LM] m", "[ERROR] search error", "[MODULE] QA", "[END] QA"]
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "shown"),
+    [(0.2, "< 1 ms"), (12.4, "12 ms"), (812, "0.8 s"), (61_000, "1 m 01 s"), (119_900, "2 m 00 s")],
+)
+def test_a_duration_has_the_unit_a_person_would_use(milliseconds: float, shown: str) -> None:
+    _, log, output = lines()
+
+    log.send("trace_end", {"duration_ms": milliseconds}, operation="step")
+
+    assert output.getvalue() == f"[TRACE] step {shown}\n"
 
 
 def test_a_cached_call_says_so_and_an_unpriced_one_names_no_price() -> None:
@@ -314,7 +330,7 @@ def test_an_encoding_without_arrows_gets_plain_ones() -> None:
     ]
 
 
-# --- hostile text ---------------------------------------------------------------------------------------------
+# --- hostile text -------------------------------------------------------------------------------------------
 
 _HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202eevil\u2066\x7f\r"
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -362,13 +378,23 @@ def test_rich_markup_is_text() -> None:
     assert "[bold]loud[/bold] [/nonsense]" in screen(output.getvalue())
 
 
-# --- inline: a tree -------------------------------------------------------------------------------------------
+# --- inline: a tree -----------------------------------------------------------------------------------------
 
 
 def test_a_finished_program_stays_as_a_tree() -> None:
     sink, log, output = inline()
-    inner = {"call_id": "m", "parent_call_id": "root", "module_name": "generate", "operation": "ChainOfThought"}
-    predict = {"call_id": "p", "parent_call_id": "m", "module_name": "generate.predict", "operation": "Predict"}
+    inner = {
+        "call_id": "m",
+        "parent_call_id": "root",
+        "module_name": "generate",
+        "operation": "ChainOfThought",
+    }
+    predict = {
+        "call_id": "p",
+        "parent_call_id": "m",
+        "module_name": "generate.predict",
+        "operation": "Predict",
+    }
     tool = {"call_id": "t", "parent_call_id": "root", "operation": "search"}
 
     log.start(inputs={"question": "Why?"})
@@ -675,7 +701,7 @@ def test_a_plain_file_gets_finished_trees_without_control_sequences() -> None:
     assert "\x1b" not in output.getvalue()
 
 
-# --- wrapping -------------------------------------------------------------------------------------------------
+# --- wrapping -----------------------------------------------------------------------------------------------
 
 _texts = st.text(alphabet="ab \n漢é", max_size=200)
 
@@ -706,7 +732,7 @@ def test_rows_fit_and_lose_nothing_when_the_width_changes(text: str, width: int,
     assert "".join(rows).replace(" ", "") == text.replace("\n", "").replace(" ", "")
 
 
-# --- choosing -------------------------------------------------------------------------------------------------
+# --- choosing -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -763,7 +789,7 @@ def test_a_notebook_has_a_display_for_each_program_updated_in_place() -> None:
     assert all(f"answer {n}" in shown and "1 LM call" in shown for n, shown in enumerate(notebook.shown))
 
 
-# --- the program's own output, and readers that leave ---------------------------------------------------------
+# --- the program's own output, and readers that leave -------------------------------------------------------
 
 
 @contextmanager
@@ -774,6 +800,15 @@ def _terminal_as_stdout(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         patch.setattr(sys, "stdout", stdout)
         yield person
     os.close(person)
+
+
+def _seen(person: int, *, until: str) -> str:
+    """Return what arrives at the person's end, which the kernel hands over in pieces."""
+    seen = b""
+    while until.encode() not in seen:
+        assert select.select([person], [], [], 5)[0], f"{until!r} did not arrive after {seen!r}"
+        seen += os.read(person, 65536)
+    return seen.decode(errors="replace")
 
 
 def test_what_the_program_prints_stands_where_it_was_printed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -788,7 +823,7 @@ def test_what_the_program_prints_stands_where_it_was_printed(monkeypatch: pytest
         print("after", "it", end="")
         sink.flush()
         restored = sys.stdout is before
-        written = os.read(person, 65536).decode()
+        written = _seen(person, until="after it")
 
     assert restored
     shown = screen(written.replace("\r\n", "\n"))
@@ -804,33 +839,62 @@ def test_a_reference_to_stdout_that_outlives_the_tree_writes_through(monkeypatch
         kept = sys.stdout
         log.end()
         sink.flush()
-        os.read(person, 65536)
+        _seen(person, until="LM call")
 
         kept.write("late\n")
-        written = os.read(person, 65536).decode()
+        written = _seen(person, until="late")
 
-    assert written.strip() == "late"
-
-
-def _run(script: str, pipe_into: str) -> subprocess.CompletedProcess[str]:
-    script = textwrap.dedent(f"""\
-        import sys
-        from datetime import UTC, datetime
-        from streamll.core.events import TokenEvent
-        from streamll.sinks import TerminalSink
-        sink = TerminalSink()
-        {script}""")
-    command = ["sh", "-c", f'"$0" -c "$1" | {pipe_into}', sys.executable, script]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert "✓" not in written
 
 
-def test_a_reader_that_leaves_is_no_error() -> None:
-    token = 'TokenEvent(event_id="", execution_id="", sequence=0, timestamp=datetime.now(UTC), data={"token": "x"})'
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_is_no_error(unbuffered: str) -> None:
+    script = """
+from datetime import UTC, datetime
+from streamll.core.events import TokenEvent
+from streamll.sinks import TerminalSink
+sink = TerminalSink()
+token = TokenEvent(event_id="", execution_id="", sequence=0, timestamp=datetime.now(UTC), data={"token": "x"})
+for _ in range(50_000):
+    sink.handle_event(token)
+"""
+    command = ["sh", "-c", '"$0" -c "$1" | head -1', sys.executable, script]
+    environ = os.environ | {"PYTHONUNBUFFERED": unbuffered}
 
-    ran = _run(f"for _ in range(50_000): sink.handle_event({token})", "head -1")
+    ran = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
     assert ran.stdout == '[TOKEN] "x"\n'
     assert ran.stderr == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_is_an_error() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        log = Log(TerminalSink(full))
+
+        with pytest.raises(OSError, match="No space left"):
+            log.tokens("lost")
+
+
+def test_a_process_without_stdout_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+
+    Log(TerminalSink()).tokens("nobody sees this")
+
+
+def test_a_changed_stdout_keeps_the_tree_on_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = Terminal(), Terminal()
+    monkeypatch.setattr(sys, "stdout", old)
+    sink = TerminalSink(token_format="inline")
+    log = Log(sink)
+
+    log.start("before")
+    monkeypatch.setattr(sys, "stdout", new)
+    log.send("docs_found", call_id="root")
+    sink.stop()
+
+    assert "before" in screen(old.getvalue())
+    assert "docs_found" in screen(new.getvalue())
 
 
 def test_a_closed_stream_is_no_error() -> None:

@@ -9,7 +9,7 @@ from uuid import uuid4
 import dspy
 from dspy.utils import callback_context
 
-from streamll.core import capture, context
+from streamll.core import capture, context, hooks
 from streamll.core.context import Call, EventFilter, Instrument, Layer, Redact, distinct
 from streamll.core.events import JsonValue
 from streamll.core.router import (
@@ -87,8 +87,8 @@ def instrument(
             raise NotAProgram(
                 f"@streamll.instrument was given {program!r:.80}; it goes on a dspy.Module subclass."
             )
-        capture.mark(program, asked)
-        capture.listen()
+        hooks.mark(program, asked)
+        hooks.install()
         return program
 
     asked = Instrument(
@@ -153,7 +153,7 @@ class configure:
         )
         self._token: Token[Any] | None = None
         CONFIGURATION.push(self._layer)
-        capture.listen()
+        hooks.install()
 
     def __enter__(self) -> Self:
         CONFIGURATION.remove(self._layer)
@@ -164,7 +164,6 @@ class configure:
     def __exit__(self, *_: object) -> None:
         if self._token is not None:
             context.unbind(self._token)
-        capture.listen()
         LOG.flush(_EXIT_SECONDS, [cast("SinkOutlet", outlet) for outlet in self._layer.outlets or ()])
 
 
@@ -201,7 +200,10 @@ def dspy_callback(
         configure(TerminalSink())
     if include_inputs is not None or include_outputs is not None:
         configure(include_inputs=include_inputs, include_outputs=include_outputs)
-    capture.listen()
+    hooks.install()
+    callbacks = cast("list[object]", dspy.settings.callbacks)
+    if not any(callback is capture.CALLBACK for callback in callbacks):
+        callbacks.append(capture.CALLBACK)
     return capture.CALLBACK
 
 
@@ -250,10 +252,12 @@ class trace:
         self._active: Token[Any] | None = None
 
     def __enter__(self) -> Self:
-        capture.listen()
-        told = cast("dict[str, object]", freeze(self._metadata))
-        call = capture.begin("trace", uuid4().hex, None, operation=self.operation, about=told, given={})
+        hooks.install()
+        call = capture.begin("trace", uuid4().hex, None, self.operation)
         if call is not None:
+            to = route(call.scope)
+            if to.wants("trace_start"):
+                capture.tell(call, "trace_start", cast("dict[str, object]", freeze(self._metadata)), to)
             self._call = call
             self._active = cast("Any", callback_context.ACTIVE_CALL_ID).set(call.call_id)
         return self

@@ -4,14 +4,14 @@ import asyncio
 import contextvars
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
 import dspy
 
-from streamll.core import capture, context
+from streamll.core import context, hooks
 from streamll.core.context import Execution, Frame, Instrument
 from streamll.core.events import Event, ResultEvent, rebuilt
 from streamll.core.router import LOG
@@ -45,7 +45,7 @@ def stream(
         raise NotAProgram(
             f"streamll.stream() was given {program!r:.80}; it takes a dspy.Module and its inputs."
         )
-    capture.install()
+    hooks.install()
     return _stream(program, inputs, status_message_provider)
 
 
@@ -121,17 +121,18 @@ class _Mailbox:
         self._events: deque[Event | None] = deque()
         self._overflowed = False
 
-    def put(self, event: Event | None) -> None:
+    def put(self, events: Sequence[Event | None]) -> None:
         if len(self._events) >= MAX_BEHIND:
             self._overflowed = True
             return
-        self._events.append(event)
-        if len(self._events) == 1:
+        asleep = not self._events
+        self._events.extend(events)
+        if asleep:
             with suppress(RuntimeError):  # the loop is closed: nobody reads
                 self._loop.call_soon_threadsafe(self._ready.set)
 
     def close(self) -> None:
-        self.put(None)
+        self.put([None])
 
     async def get(self) -> Event | None:
         """Return the next event, None after the last."""

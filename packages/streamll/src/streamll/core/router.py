@@ -14,11 +14,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from functools import cache
-from queue import SimpleQueue
 from typing import Any, Protocol, cast, runtime_checkable
 from weakref import WeakValueDictionary
 
@@ -30,6 +30,7 @@ logger = logging.getLogger("streamll")
 
 MAX_PENDING = 100_000
 """Events a sink's queue holds; past that the oldest go, counted."""
+_BATCH = 256
 _IDLE_SECONDS = 10.0
 _EXIT_SECONDS = 5.0
 
@@ -94,6 +95,7 @@ class Route:
     status: tuple[Any, ...]
     layer: Layer
     memo: dict[str, bool] = field(default_factory=dict[str, bool])
+    tokens: dict[Any, Mapping[str, "Route"]] = field(default_factory=dict[Any, Mapping[str, "Route"]])
 
     def wants(self, event_type: str) -> bool:
         """False when nobody would receive an event of this type: then it is not even taken down."""
@@ -111,6 +113,10 @@ def _passes(layer: Layer, event_type: str) -> bool:
     return names is None or callable(names) or any(fnmatchcase(event_type, name) for name in names)
 
 
+def _passes_any(layer: Layer) -> bool:
+    return layer.event_filter is None or callable(layer.event_filter) or bool(layer.event_filter)
+
+
 def route(scope: Scope) -> Route:
     """Return the route of `scope` under the configuration of this moment."""
     known = cast("Route | None", scope.routes.get("route"))
@@ -125,7 +131,7 @@ def _route(scope: Scope) -> Route:
     instruments = [frame.instrument for frame in scope.frames]
     return Route(
         base=base,
-        outlets=distinct([*_framed(scope.frames), *_shared(scope, layer)]),
+        outlets=distinct([*_framed(scope.frames), *_shared(scope, layer)]) if _passes_any(layer) else (),
         include_inputs=layer.include_inputs is not False and all(i.include_inputs for i in instruments),
         include_outputs=layer.include_outputs is not False and all(i.include_outputs for i in instruments),
         status=tuple(s for s in (layer.status, *(i.status for i in instruments)) if s is not None),
@@ -178,22 +184,22 @@ class SinkOutlet:
         self._busy = False
         self._worker: threading.Thread | None = None
 
-    def put(self, event: Event) -> None:
+    def put(self, events: Sequence[Event]) -> None:
         with self._changed:
-            if len(self._events) >= self.limit:
-                self._drop()
-            self._events.append(event)
+            self._events.extend(events)
+            if len(self._events) > self.limit:
+                self._drop(len(self._events) - self.limit)
             if self._worker is None:
                 self._worker = _start(self._work, f"streamll {type(self.sink).__name__}")
             self._changed.notify_all()
 
-    def _drop(self) -> None:
-        self._events.popleft()
-        self.dropped += 1
-        if self.dropped == 1:
-            logger.warning(
-                "%r is too slow: %d events wait; from here the oldest are dropped", self.sink, self.limit
-            )
+    def _drop(self, count: int) -> None:
+        if not self.dropped:
+            told = "%r is too slow: %d events wait; from here the oldest are dropped"
+            logger.warning(told, self.sink, self.limit)
+        self.dropped += count
+        for _ in range(count):
+            self._events.popleft()
 
     def flush(self, timeout: float | None) -> bool:
         """Wait until everything put so far is handled; False when `timeout` seconds were not enough."""
@@ -213,18 +219,19 @@ class SinkOutlet:
 
     def _work(self) -> None:
         with asyncio.Runner() as runner:
-            while (event := self._next()) is not None:
-                self._handle(event, runner)
+            while batch := self._next():
+                for event in batch:
+                    self._handle(event, runner)
 
-    def _next(self) -> Event | None:
+    def _next(self) -> list[Event]:
         with self._changed:
             self._busy = False
             self._changed.notify_all()
             if not self._changed.wait_for(lambda: self._events, _IDLE_SECONDS):
                 self._worker = None
-                return None
+                return []
             self._busy = True
-            return self._events.popleft()
+            return [self._events.popleft() for _ in range(min(len(self._events), _BATCH))]
 
     def _handle(self, event: Event, runner: asyncio.Runner) -> None:
         try:
@@ -279,38 +286,76 @@ type Fact = tuple[str, Call, int, Mapping[str, object], Route]
 
 
 class Log:
-    """The one queue of facts and the one thread that numbers them."""
+    """The one queue of facts and the one thread that numbers them.
+
+    Putting is an append, and a wake-up when the thread sleeps: it takes all there is before it sleeps again.
+    """
 
     def __init__(self) -> None:
-        self._facts: SimpleQueue[Fact | Callable[[], object]] = SimpleQueue()
+        self._facts: deque[Fact | Callable[[], object]] = deque()
+        self._sleeping = False
+        self._wake = threading.Lock()
+        self._wake.acquire()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self.lost = 0
 
     def put(self, event_type: str, call: Call, data: Mapping[str, object], to: Route) -> None:
         """Take down that `event_type` happened in `call`, now."""
-        if self._facts.qsize() >= 2 * MAX_PENDING and event_type in ("token", "reasoning"):
+        if len(self._facts) >= 2 * MAX_PENDING and event_type in ("token", "reasoning"):
             self.lost += 1  # only when the whole process is starved of its processor
             return
-        self._facts.put((event_type, call, time.time_ns(), data, to))
-        if self._thread is None:
-            self._run()
+        self._facts.append((event_type, call, time.time_ns(), data, to))
+        if self._sleeping or self._thread is None:
+            self._rouse()
 
-    def _run(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self._thread = _start(self._work, "streamll log")
+    def after(self, call: Callable[[], object]) -> None:
+        """Call `call` on the log's thread when all facts so far are with the sinks' queues."""
+        self._facts.append(call)
+        if self._sleeping or self._thread is None:
+            self._rouse()
+
+    def _rouse(self) -> None:
+        self._sleeping = False
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = _start(self._work, "streamll log")
+        with suppress(RuntimeError):  # another thread was first
+            self._wake.release()
 
     def _work(self) -> None:
         while True:
-            item = self._facts.get()
+            self._sleeping = True
+            if not self._facts:
+                self._wake.acquire()
+            self._sleeping = False
+            self._drain()
+
+    def _drain(self) -> None:
+        """Number what is there and hand it on, a batch an outlet."""
+        batches: dict[Outlet, list[Event]] = {}
+        facts = self._facts
+        for _ in range(min(len(facts), _BATCH)):
+            item = facts.popleft()
             try:
-                item() if callable(item) else self._deliver(*item)
+                if not callable(item):
+                    self._add(batches, *item)
+                    continue
+                _hand_on(batches)
+                item()
             except Exception:
                 logger.exception("streamll lost an event")
+        _hand_on(batches)
 
-    def _deliver(
-        self, event_type: str, call: Call, stamp: int, data: Mapping[str, object], to: Route
+    def _add(
+        self,
+        batches: dict[Outlet, list[Event]],
+        event_type: str,
+        call: Call,
+        stamp: int,
+        data: Mapping[str, object],
+        to: Route,
     ) -> None:
         event: Event | None = _event(event_type, call, stamp, data)
         if event is None:
@@ -321,20 +366,14 @@ class Log:
             event = _redacted(event, to.layer.redact)
         if event is not None:
             for outlet in to.outlets:
-                outlet.put(event)
-
-    def after(self, call: Callable[[], object]) -> None:
-        """Call `call` on the log's thread when all facts so far are with the sinks' queues."""
-        self._facts.put(call)
-        if self._thread is None:
-            self._run()
+                batches.setdefault(outlet, []).append(event)
 
     def flush(self, timeout: float | None, outlets: Sequence[SinkOutlet] | None = None) -> bool:
         """Wait until every fact so far is with the sinks (all, or `outlets`), and they have handled it."""
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._thread is not None and self._thread.is_alive():
             reached = threading.Event()
-            self._facts.put(reached.set)
+            self.after(reached.set)
             if not reached.wait(timeout):
                 return False
         waiting = list(_outlets.values()) if outlets is None else outlets
@@ -344,6 +383,12 @@ class Log:
         self.__init__()
         for outlet in list(_outlets.values()):
             outlet.after_fork()
+
+
+def _hand_on(batches: dict[Outlet, list[Event]]) -> None:
+    for outlet, events in batches.items():
+        outlet.put(events)
+    batches.clear()
 
 
 def _event(event_type: str, call: Call, stamp: int, data: Mapping[str, object]) -> Event | None:

@@ -52,11 +52,19 @@ def tee_for(call: Call, inputs: Mapping[str, Any]) -> "Tee":
     several = (options_of(call.instance, inputs).get("n") or 1) > 1
     if predictor and predictor.adapter:
         adapter, signature = cast("tuple[Any, Any]", predictor.adapter)
-        fields = {str(name): _is_text(info.annotation) for name, info in signature.output_fields.items()}
-        parser = _PARSERS.get(inspect.unwrap(type(adapter).parse))
-        return Tee(call, functools.partial(parser, fields) if parser else None, fields, several=several)
+        return Tee(call, *_layout(cast("type[dspy.Adapter]", type(adapter)), signature), several=several)
     direct = not (predictor and _is_predictor(predictor))
     return Tee(call, _Plain if direct else None, {"": True} if direct else {}, several=several)
+
+
+@functools.lru_cache(maxsize=256)
+def _layout(
+    adapter: type[dspy.Adapter], signature: Any
+) -> tuple[Callable[[], FieldParser] | None, Mapping[str, bool]]:
+    """Return how to make a parser of what an adapter asks for, and the output fields (name -> is it text)."""
+    fields = {str(name): _is_text(info.annotation) for name, info in signature.output_fields.items()}
+    parser = _PARSERS.get(inspect.unwrap(adapter.parse))
+    return functools.partial(parser, fields) if parser else None, fields
 
 
 def _is_predictor(call: Call) -> bool:
@@ -252,15 +260,18 @@ _LANES: Mapping[str, Mapping[str, object]] = {
 """What is streamed besides output fields, and how its events name it."""
 
 
-def _routes(call: Call, fields: Mapping[str, bool]) -> dict[str, Route]:
+def _routes(call: Call, fields: Mapping[str, bool]) -> Mapping[str, Route]:
     """Return who receives what: by field, and for thinking and native tool calls whoever gets any field."""
-    if call.scope.quiet and not route(call.scope).layer.optimizer_tokens:
+    whole = route(call.scope)
+    if call.scope.quiet and not whole.layer.optimizer_tokens:
         return {}
-    routes = {name: found for name in fields if (found := token_route(call.scope, name or None))}
-    anything = token_route(call.scope, None)
-    if anything is not None:
-        routes |= {lane: anything for lane in _LANES}
-    return routes
+    key = (*fields, *(frame.fields() for frame in call.scope.frames))
+    known = whole.tokens.get(key)
+    if known is None:
+        named = {name: token_route(call.scope, name or None) for name in fields}
+        named |= dict.fromkeys(_LANES, token_route(call.scope, None))
+        known = whole.tokens[key] = {name: found for name, found in named.items() if found}
+    return known
 
 
 def _text_of(value: object, is_text: bool) -> str:

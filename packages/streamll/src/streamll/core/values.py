@@ -83,6 +83,8 @@ class _Walk:
     def _text(self, text: str) -> str:
         room = min(MAX_TEXT, max(self._characters, 0))
         self._characters -= min(len(text), room)
+        if len(text) <= room and type(text) is str and text.isascii():
+            return text
         if len(text) > room:
             text = f"{text[:room]}… [{len(text) - room:,} more characters]"
         try:
@@ -115,11 +117,12 @@ class _Walk:
             case datetime.date() | datetime.time():
                 return value.isoformat()
             case bytes() | bytearray() | memoryview():
-                return {"type": "bytes", "size": memoryview(value).nbytes}
+                return {"type": "bytes", "size": memoryview(cast("bytes", value)).nbytes}
             case BaseException():
                 return {"type": type(value).__name__, "message": self._text(str(value))}
             case type():
-                return f"{value.__module__}.{value.__qualname__}"
+                signature = getattr(value, "signature", None)  # `question -> answer`, of a dspy.Signature
+                return signature if isinstance(signature, str) else f"{value.__module__}.{value.__qualname__}"
             case _:
                 return self._foreign(value, depth)
 

@@ -83,7 +83,8 @@ class Lines:
     def _span(self, event: Event, execution: _Execution, span: str, moment: str) -> str:
         name = visible(event.operation)
         if span == "module":
-            name = f"{visible(event.module_name)} {name}" if moment == "start" else visible(event.module_name)
+            path = visible(event.module_name or event.operation)
+            name = f"{path} {name}" if moment == "start" and path != name else path
         facts = took(number(event.data, "duration_ms")) if moment == "end" else "…"
         return f"[{span.upper()}] {name}{self._values(event, execution, span, moment)} {facts}".rstrip()
 

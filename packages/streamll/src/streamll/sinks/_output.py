@@ -50,3 +50,8 @@ class Output:
         rest = memoryview(encoded)
         while rest:
             rest = rest[raw.write(rest) or 0 :]
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Return whether a person looks at `stream`; nobody does when it is closed."""
+    return not stream.closed and stream.isatty()

@@ -11,6 +11,8 @@ from collections import deque
 from time import time
 from typing import Any, TextIO, cast
 
+from streamll.sinks._output import is_terminal
+
 _MAX_HELD = 10_000
 
 type _Held = deque[tuple[float, TextIO, str]]
@@ -28,7 +30,7 @@ class Prints:
         """Begin: what goes to a terminal through `sys.stdout` or `sys.stderr` is held from here on."""
         for name in ("stdout", "stderr"):
             stream = original(getattr(sys, name))
-            if name not in self._streams and stream is not None and stream.isatty():
+            if name not in self._streams and stream is not None and is_terminal(stream):
                 self._streams[name] = _Stream(stream, self._held)
                 setattr(sys, name, self._streams[name])
 

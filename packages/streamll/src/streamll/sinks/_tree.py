@@ -142,15 +142,8 @@ class Tree:
         if "value" in event.data:
             written.text.clear()
             token = brief(event.data["value"], 2_000)
-        elif "tool_name" in event.data and (
-            called := str(event.data.get("tool_call_id") or written.tool or "?")
-        ):
-            token = (
-                token
-                if called == written.tool
-                else f"{'\n' if written.tool else ''}{event.data['tool_name']} {token}"
-            )
-            written.tool = called
+        elif "tool_name" in event.data:
+            token = _tool_call(event, written, token)
         if token:
             written.text.add(prose(token))
 
@@ -337,7 +330,19 @@ def _written_upwards(written: Written, margin: str, width: int) -> Iterator[Text
     room = max(_MIN_COLUMNS, width - len(margin) - label_columns)
     for index in range(written.text.count(room) - 1, -1, -1):
         shown = (written.note, "dim yellow") if written.note else (written.text.row(index), written.style)
-        yield Text.assemble((margin, "dim"), (label if index == 0 else " " * label_columns, "blue"), shown)
+        yield Text.assemble(
+            (margin, "dim"), (label if index == 0 else " " * label_columns, "dim cyan"), shown
+        )
+
+
+def _tool_call(event: Event, written: Written, token: str) -> str:
+    """Return a fragment of a native tool call; the first of each call begins a line with the tool's name."""
+    called = str(event.data.get("tool_call_id") or written.tool or "?")
+    if called == written.tool:
+        return token
+    line = "\n" if written.tool else ""
+    written.tool = called
+    return f"{line}{event.data['tool_name']} {token}"
 
 
 def _is_inner_predictor(event: Event, parent: Node) -> bool:

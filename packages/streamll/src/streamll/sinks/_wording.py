@@ -84,8 +84,10 @@ def took(milliseconds: float | None) -> str:
         return ""
     if milliseconds < 100:
         return f"{milliseconds:.0f} ms" if milliseconds >= 1 else "< 1 ms"
-    minutes, seconds = divmod(milliseconds / 1000, 60)
-    return f"{minutes:.0f} m {seconds:02.0f} s" if minutes else f"{seconds:.1f} s"
+    if milliseconds < 59_950:  # what is rounded to 60.0 is a minute
+        return f"{milliseconds / 1000:.1f} s"
+    minutes, seconds = divmod(round(milliseconds / 1000), 60)
+    return f"{minutes} m {seconds:02} s"
 
 
 def money(usd: float) -> str:

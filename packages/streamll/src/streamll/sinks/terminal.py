@@ -11,7 +11,7 @@ from rich.console import Console
 from streamll.core.events import Event
 from streamll.sinks._lines import Lines
 from streamll.sinks._live import Bottom, Cells, Live
-from streamll.sinks._output import Output
+from streamll.sinks._output import Output, is_terminal
 from streamll.sinks._prints import Prints, original
 from streamll.sinks.base import BaseSink
 
@@ -109,7 +109,7 @@ def chosen(stream: TextIO, environ: Mapping[str, str], *, in_notebook: bool) -> 
     if in_notebook:
         return "inline"
     is_capable = environ.get("TERM", "").lower() not in ("dumb", "unknown")
-    return "inline" if is_capable and stream.isatty() else "lines"
+    return "inline" if is_capable and is_terminal(stream) else "lines"
 
 
 def _display() -> Any:

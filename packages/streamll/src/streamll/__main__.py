@@ -1,0 +1,5 @@
+"""`python -m streamll`."""
+
+from streamll.cli import main
+
+main()

@@ -1,0 +1,67 @@
+"""Every Python block of the README and the docs runs, in order, with a scripted model in place of a hosted one."""
+
+import asyncio
+import inspect
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import dspy
+import pytest
+import streamll
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "packages/streamll/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+class Hosted(dspy.LM):
+    """A hosted model's name, a script's answers."""
+
+    def __init__(self, model: str, **options: Any) -> None:
+        from scripted import AsyncEngine, Engine, chat
+
+        engine = Engine(chat(reasoning="Air scatters light.", answer="It is blue."))
+        super().__init__(model, engine=engine, async_engine=AsyncEngine(engine), cache=False, **options)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_the_code_of_the_docs_runs(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen: list[streamll.Event] = []
+    here, lm, settings = Path.cwd(), dspy.LM, dict(dspy.settings.config)
+    names: dict[str, Any] = {"__name__": page.stem}
+    os.chdir(tmp_path)
+    dspy.LM = Hosted
+    try:
+        with streamll.configure([seen.append]):
+            for code in blocks(page):
+                exec(compile(code, str(page), "exec"), names)
+        if inspect.iscoroutinefunction(names.get("answer")):
+            assert asyncio.run(names["answer"]("Why?")).answer == "It is blue."
+    finally:
+        dspy.LM = lm
+        dspy.configure(lm=settings.get("lm"))
+        os.chdir(here)
+        streamll.flush(5)
+
+    assert "It is blue." in "".join(str(e.data["token"]) for e in seen if e.event_type == "token")
+    assert "documents_found" in {e.event_type for e in seen}
+    assert {e.data.get("request_id") for e in seen if e.operation == "Search"} == {"r-42"}
+
+
+def test_the_readme_shows_what_the_demo_prints() -> None:
+    readme = PAGES[0].read_text()
+
+    assert "[TOKEN] answer:" in readme or "Handbook" in readme
+    assert "DEMO" not in readme
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.name}")
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
