@@ -1,4 +1,4 @@
-"""Every Python block of the README and the docs runs, in order, with a scripted model in place of a hosted one."""
+"""Every Python block of the README and the docs runs, in order, with a scripted model for a hosted one."""
 
 import asyncio
 import inspect

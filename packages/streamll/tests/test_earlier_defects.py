@@ -327,7 +327,9 @@ def test_E5_one_instance_in_eight_threads_gives_each_its_own_tokens() -> None:
     assert [r.answer for r in results] == [f"{f'q{n} ' * 10}".strip() for n in range(8)]
     executions = {e.execution_id for e in seen.settled()}
     assert len(executions) == 8
-    assert sorted(seen.text("answer", execution_id=e) for e in executions) == sorted(r.answer for r in results)
+    assert sorted(seen.text("answer", execution_id=e) for e in executions) == sorted(
+        r.answer for r in results
+    )
     for execution in executions:
         indexes = [e.data["token_index"] for e in seen.of("token") if e.execution_id == execution]
         assert indexes == list(range(len(indexes)))
@@ -683,7 +685,7 @@ def gepa(program: Any) -> tuple[Any, int]:
         return chat(reasoning="Improved." if "Be better." in prompt else "Poor.", answer="Paris")
 
     def reflect(prompt: str) -> str:
-        return chat(new_instruction="Be better.") if "new_instruction" in prompt else "```\nBe better.\n```"
+        return '{"new_instruction": "Be better."}' if "new_instruction" in prompt else "```\nBe better.\n```"
 
     optimizer = dspy.GEPA(
         metric=metric,

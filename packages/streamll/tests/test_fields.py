@@ -328,6 +328,25 @@ def test_a_later_json_key_of_the_same_name_voids_what_was_said() -> None:
     assert deltas == [Delta("answer", "old"), Delta("answer", "", reset=True), Delta("answer", "new")]
 
 
+def test_text_is_taken_back_only_where_nothing_told_that_it_would_be() -> None:
+    taken_back = {
+        case.name
+        for case in (*CASES, *MORE_CASES)
+        if read(*case[1:]) is not None
+        and any(delta.reset for delta in said(case.adapter, texts_of(case.outputs), case.completion))
+    }
+
+    assert taken_back == {
+        "json later key wins",
+        "json later object wins",
+        "json braces after",
+        "xml twice is a list",
+        "xml nested markup",
+        "xml whitespace before child",
+        "xml inner namespace",
+    }
+
+
 def test_json_line_breaks_in_texts_are_said_as_they_come_and_never_taken_back() -> None:
     deltas = said("JSON", TWO_TEXTS, '{"answer": "def f(x):\n\treturn {x: [1]}\n", "tail": "two\n\nlines "}')
 

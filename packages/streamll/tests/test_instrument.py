@@ -70,13 +70,17 @@ def test_a_modules_sinks_hold_for_everything_inside_in_any_thread() -> None:
         def forward(self, question: str) -> Any:
             with streamll.trace("fan") as step:
                 step.emit("fanned", count=2)
-            return dspy.Parallel(num_threads=2, disable_progress_bar=True)([(Plain(), {"question": question})] * 2)
+            return dspy.Parallel(num_threads=2, disable_progress_bar=True)(
+                [(Plain(), {"question": question})] * 2
+            )
 
     fan = streamll.instrument(Fan, sinks=[seen.append], stream_fields=["answer"])
     ask(program())
     ask(fan())
 
-    assert {"trace_start", "fanned", "trace_end", "lm_start", "tool_start"} - set(seen.types()) == {"tool_start"}
+    assert {"trace_start", "fanned", "trace_end", "lm_start", "tool_start"} - set(seen.types()) == {
+        "tool_start"
+    }
     assert seen.text("answer") == "Paris" * 3
     check_log(seen)
 
@@ -252,14 +256,17 @@ def python(code: str) -> str:
     """Run a program of its own and return what it printed."""
     path = [p for p in sys.path if p.endswith("tests")]
     code = f"import sys; sys.path[:0] = {path!r}\n{textwrap.dedent(code)}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
     return done.stdout
 
 
 def test_an_interrupted_program_still_ends_its_log() -> None:
     printed = python("""
         import sys, os, dspy, streamll
-        streamll.configure([lambda e: (print(e.event_type, e.data.get("error", {}).get("code")), sys.stdout.flush())])
+        def tell(e): print(e.event_type, e.data.get("error", {}).get("code"), flush=True)
+        streamll.configure([tell])
         import threading, time
         def work():
             with streamll.trace("step"):

@@ -38,7 +38,9 @@ async def everything(program: dspy.Module, **inputs: Any) -> list[Event]:
 
 
 def text(events: list[Event], field: str) -> str:
-    return "".join(str(e.data["token"]) for e in events if e.event_type == "token" and e.data["field"] == field)
+    return "".join(
+        str(e.data["token"]) for e in events if e.event_type == "token" and e.data["field"] == field
+    )
 
 
 @pytest.mark.parametrize("program", [QA(), AsyncQA(), dspy.ChainOfThought("question -> answer")])
@@ -83,9 +85,12 @@ async def test_exceptions_are_the_programs_own_after_the_events_that_tell() -> N
             raise LookupError("mine")
 
     events: list[Event] = []
-    with pytest.raises(LookupError, match="mine"):
+    async def read() -> None:
         async for event in streamll.stream(Broken()):
             events.append(event)  # noqa: PERF401 - the loop raises
+
+    with pytest.raises(LookupError, match="mine"):
+        await read()
 
     check_log(events)
     assert events[-1].event_type == "execution_error"

@@ -85,7 +85,9 @@ def test_no_event_has_an_output_when_outputs_are_excluded(fails: bool, secret: s
 def test_without_exclusion_the_secret_is_everywhere(seen: Seen) -> None:
     run(seen, question=SECRET, answer="fine")
 
-    assert {"module_start", "lm_start", "adapter_format_start", "adapter_format_end"} <= set(holders(seen, SECRET))
+    assert {"module_start", "lm_start", "adapter_format_start", "adapter_format_end"} <= set(
+        holders(seen, SECRET)
+    )
 
 
 def test_configure_excludes_for_every_program(seen: Seen) -> None:
@@ -144,7 +146,9 @@ def test_an_event_that_cannot_be_redacted_is_withheld(seen: Seen) -> None:
 
 def test_credentials_of_the_lm_are_in_no_event(seen: Seen) -> None:
     key = "sk-abcdefghijklmnop1234"
-    model = dspy.LM("openai/gpt-4o-mini", api_key=key, api_base="http://user:pw@127.0.0.1:9/v1", num_retries=0)
+    model = dspy.LM(
+        "openai/gpt-4o-mini", api_key=key, api_base="http://user:pw@127.0.0.1:9/v1", num_retries=0
+    )
 
     with dspy.context(lm=model), pytest.raises(dspy.utils.exceptions.LMError):
         dspy.Predict("question -> answer")(question="?")
@@ -165,7 +169,7 @@ def test_credentials_of_the_lm_are_in_no_event(seen: Seen) -> None:
     ],
 )
 def test_what_looks_like_a_credential_is_scrubbed_from_errors(seen: Seen, text: str, left: str) -> None:
-    with pytest.raises(OSError, match="."), streamll.trace("step"):
+    with pytest.raises(OSError, match=r"."), streamll.trace("step"):
         raise OSError(text)
 
     assert seen.of("trace_error")[0].data["error"]["message"] == left  # pyright: ignore

@@ -10,7 +10,7 @@ import pytest
 import streamll
 from conftest import Seen
 from dspy.utils import callback
-from scripted import WithoutStream, chat, lm
+from scripted import chat, lm
 from streamll.core import capture, seams
 
 NEWEST = tuple(int(n) for n in dspy.__version__.split(".")[:2]) >= (3, 4)
@@ -32,7 +32,9 @@ def test_every_callback_kind_of_dspy_has_a_handler() -> None:
     theirs = {name for name in vars(callback.BaseCallback) if name.startswith("on_")}
     ours = {name for name in vars(capture.Callback) if name.startswith("on_")}
 
-    assert theirs <= ours, f"DSPy {dspy.__version__} also calls {sorted(theirs - ours)}: add the kind to capture.KINDS"
+    assert theirs <= ours, (
+        f"DSPy {dspy.__version__} also calls {sorted(theirs - ours)}: add the kind to capture.KINDS"
+    )
 
 
 class Unreadable:
@@ -55,7 +57,9 @@ def test_a_call_that_cannot_be_described_goes_on(seen: Seen, caplog: pytest.LogC
 
 
 @pytest.mark.parametrize(("show", "what"), [(seams._show, "start"), (seams._Chunks, "chunk")])  # pyright: ignore
-def test_a_fault_in_reading_the_stream_is_logged(show: Any, what: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fault_in_reading_the_stream_is_logged(
+    show: Any, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
     class Failing:
         def check(self) -> None: ...
         def begin(self, model: str) -> None:
@@ -107,7 +111,9 @@ print([e.data["token"] for e in seen if e.event_type == "token"])
 print([e.data["output_tokens"] for e in seen if e.event_type == "lm_end"])
 """.replace("PATHS", repr([p for p in sys.path if p.endswith("tests")]))
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
 
     assert done.stdout.splitlines() == [
         f"DSPy {dspy.__version__} has none of the seams streamll reads tokens at; events carry on",
@@ -125,4 +131,8 @@ def test_interpreter_calls_are_steps(seen: Seen) -> None:
         handler.on_interpreter_execute_end(call_id="i1", outputs="2")  # pyright: ignore
 
     (start,), (end,) = seen.of("interpreter_start"), seen.of("interpreter_end")
-    assert (start.data["step"], start.data["inputs"], end.data["outputs"]) == ("execute", {"code": "1+1"}, "2")
+    assert (start.data["step"], start.data["inputs"], end.data["outputs"]) == (
+        "execute",
+        {"code": "1+1"},
+        "2",
+    )

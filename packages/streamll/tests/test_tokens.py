@@ -321,8 +321,9 @@ def test_a_correction_is_emitted_and_counted(seen: Seen) -> None:
 async def test_a_cancelled_call_leaves_no_trace_behind(seen: Seen) -> None:
     with dspy.context(lm=lm(REASONED, seconds_a_chunk=0.01)):
         task = asyncio.create_task(QA().acall(question="?"))
-        while not seen.of("token"):
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(10):
+            while not seen.of("token"):  # noqa: ASYNC110 - a list has no event to wait for
+                await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

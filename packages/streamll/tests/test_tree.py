@@ -14,7 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scripted import chat, lm
 
-shapes = st.recursive(st.just(()), lambda inner: st.lists(inner, min_size=1, max_size=3).map(tuple), max_leaves=6)
+shapes = st.recursive(
+    st.just(()), lambda inner: st.lists(inner, min_size=1, max_size=3).map(tuple), max_leaves=6
+)
 
 
 class Node(dspy.Module):
@@ -88,9 +90,13 @@ def check_log(seen: list[streamll.Event]) -> None:
         assert [e.sequence for e in log] == list(range(len(log)))
         assert log[0].event_type == "execution_start"
         assert [e.is_last for e in log] == [False] * (len(log) - 1) + [True]
-        spans = Counter((e.call_id, e.event_type.rpartition("_")[0]) for e in log if e.event_type.endswith("_start"))
+        spans = Counter(
+            (e.call_id, e.event_type.rpartition("_")[0]) for e in log if e.event_type.endswith("_start")
+        )
         ends = Counter(
-            (e.call_id, e.event_type.rpartition("_")[0]) for e in log if e.event_type.endswith(("_end", "_error"))
+            (e.call_id, e.event_type.rpartition("_")[0])
+            for e in log
+            if e.event_type.endswith(("_end", "_error"))
         )
         assert spans == ends
         assert set(spans.values()) == {1}
@@ -171,7 +177,9 @@ def test_64_calls_on_one_instance_never_mix() -> None:
         log = [e for e in seen if e.execution_id == execution]
         (request,) = {e.data["request"] for e in log}
         number = str(request)[1:]
-        text = "".join(str(e.data["token"]) for e in log if e.event_type == "token" and e.data["field"] == "answer")
+        text = "".join(
+            str(e.data["token"]) for e in log if e.event_type == "token" and e.data["field"] == "answer"
+        )
         assert text.split() == [f"q{number}"] * 20
 
 
@@ -248,7 +256,9 @@ def test_what_outlives_its_program_is_closed_before_the_end(seen: Seen) -> None:
 
 def test_an_evaluation_is_one_execution_over_its_programs(seen: Seen) -> None:
     devset = [dspy.Example(question="?", answer="a").with_inputs("question")] * 3
-    evaluate = dspy.Evaluate(devset=devset, metric=lambda e, p, t=None: 1.0, num_threads=2, display_progress=False)
+    evaluate = dspy.Evaluate(
+        devset=devset, metric=lambda e, p, t=None: 1.0, num_threads=2, display_progress=False
+    )
 
     with dspy.context(lm=lm(chat(answer="a"))):
         evaluate(dspy.Predict("question -> answer"))

@@ -14,7 +14,7 @@ _QUESTIONS = ("Why does honey never spoil?", "How many hearts does an octopus ha
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="streamll")
+@click.version_option(package_name="streamll", prog_name="streamll")
 def main() -> None:
     """Stream a DSPy program's inner workings to its users, as they happen."""
 

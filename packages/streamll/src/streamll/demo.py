@@ -2,6 +2,7 @@
 
 import re
 from importlib.resources import files
+from typing import cast
 
 import dspy
 
@@ -46,6 +47,6 @@ class Handbook(dspy.Module):
 
     def forward(self, question: str) -> dspy.Prediction:
         with streamll.trace("retrieval") as step:
-            passage = str(self.search(query=question))
+            passage = str(cast("object", self.search(query=question)))
             step.emit("passage_found", words=len(passage.split()))
         return self.respond(passage=passage, question=question)

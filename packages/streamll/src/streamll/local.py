@@ -20,7 +20,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import dspy
 import msgspec
@@ -100,6 +100,7 @@ def _weights(path: str | Path | None) -> Path:
 # --- llama.cpp ----------------------------------------------------------------------------------------------
 
 type _Body = dict[str, object]
+type _Schema = dict[str, object]
 type _OnChunk = Callable[[object], bool]  # returns True to stop decoding
 type _Chat = Callable[[_Body, _OnChunk], None]
 type _Event = lm15.StreamStartEvent | lm15.StreamDeltaEvent | lm15.StreamEndEvent
@@ -373,14 +374,19 @@ def _text(parts: Sequence[object]) -> str:
 # In the dialect of LLGuidance, which xllamacpp is built with: it takes regular expressions and JSON schemas as
 # they are, and can cap a rule in tokens. https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 
-_ASK = "Respond with the corresponding output fields, starting with the field "
-_ASK_END = ", and then ending with the marker for `[[ ## completed ## ]]`."
+# How the last message of a request names its output fields, and how it ends.
+_CHAT = (
+    "Respond with the corresponding output fields, starting with the field ",
+    ", and then ending with the marker for `[[ ## completed ## ]]`.",
+)
+_JSON = ("Respond with a JSON object in the following order of fields: ", ".")
 _ASKED = re.compile(
-    r"`\[\[ ## (?P<name>\w+) ## \]\]`(?: \(must be (?:formatted as a valid Python )?(?P<type>.*?)\))?"
-    r"(?=, then `\[\[ ## |$)",
+    r"`(?:\[\[ ## )?(?P<name>\w+)(?: ## \]\])?`"
+    r"(?: \(must be (?:formatted as a valid Python )?(?P<kind>.*?)\))?(?=, then `|$)",
     re.DOTALL,
 )
-_NOTE = "        # note: the value you produce "
+# What the system message says of a field's value: on a line of its own, or in a JSON string.
+_NOTE = r"^(?P<json> *\"{0}\": \")?\{{{0}\}} {{8}}# note: the value you produce (?P<note>.*?)(?(json)\",?)$"
 _ONE_OF = re.compile(r"must (?:be|exactly match \(no extra characters\)) one of: (.*)")
 _SCHEMA = "must adhere to the JSON schema: "
 
@@ -392,7 +398,7 @@ _LINE = rf"[^\s\[{{][^{_BREAKS}]*"
 _LINES = rf"{_START}(?:[^{_BREAKS}]|\n{{1,2}}[ \t]{{0,16}}{_START})*"
 _TO_SENTENCE_END = rf"[^.!?{_BREAKS}]*[.!?]?"
 
-_SCALARS = {
+_SCALARS = {  # as ChatAdapter wants them
     "int": r"/-?(0|[1-9][0-9]{0,14})/",
     "float": r"/-?(0|[1-9][0-9]{0,14})(\.[0-9]{1,6})?/",
     "bool": '"True" | "False"',
@@ -403,6 +409,7 @@ _MARKER_TOKENS = 12  # of a header, besides the field's name
 _CHARACTERS_PER_TOKEN = 3  # of English, less a margin
 _LEAST_CHARACTERS = 16
 _ITEMS = 5
+_JSON_TYPES = {"int": "integer", "float": "number", "bool": "boolean"}
 _BOUNDED_STRING = {"maxLength", "enum", "const", "format", "pattern"}
 
 
@@ -410,31 +417,79 @@ def _constraint(request: lm15.Request, *, terse: bool) -> _Body:
     """Return what holds the reply to its format; nothing when the request does not say which that is."""
     max_tokens = request.config.max_tokens or MAX_TOKENS
     if form := request.config.response_format:
-        schema = cast("dict[str, object]", form.get("schema", {"type": "object"}))
-        return {"json_schema": _schema(schema, max_tokens)}
-    if fields := _asked(request):
-        return {"grammar": _grammar(fields, _system(request), max_tokens=max_tokens, terse=terse)}
+        schema = form.get("schema") or _schema(_asked(request, *_JSON))
+        return {"json_schema": _finite(cast("_Schema", schema), max_tokens)}
+    if fields := _asked(request, *_CHAT):
+        return {"grammar": _grammar(fields, max_tokens=max_tokens, terse=terse)}
     return {}
 
 
-def _asked(request: lm15.Request) -> list[tuple[str, str]]:
-    """Return (name, type) of each output field ChatAdapter asks for; none if it did not write this."""
-    _, ask, fields = _text(request.messages[-1].parts).rstrip().rpartition(_ASK)
-    if not ask or not fields.endswith(_ASK_END):
+class _Asked(NamedTuple):
+    """An output field, as the adapter describes it to the model."""
+
+    name: str
+    kind: str
+    note: str
+
+    @property
+    def choices(self) -> list[str]:
+        """The values of a Literal or an enum; none for any other type."""
+        one_of = _ONE_OF.fullmatch(self.note)
+        return _literals(self.kind) or (one_of[1].split("; ") if one_of else [])
+
+    @property
+    def schema(self) -> _Schema | None:
+        return json.loads(self.note.removeprefix(_SCHEMA)) if self.note.startswith(_SCHEMA) else None
+
+    @property
+    def is_text(self) -> bool:
+        # `str | None` has a schema too, but ChatAdapter takes its value as it stands, quotes included.
+        optional = self.kind.startswith("Union[") and {"str", "NoneType"} <= set(
+            re.findall(r"\w+", self.kind)
+        )
+        return optional or self.kind == "str"
+
+
+def _asked(request: lm15.Request, ask: str, end: str) -> list[_Asked]:
+    """Return the output fields an adapter asks for in these words; none if it did not write this request."""
+    _, asks, fields = _text(request.messages[-1].parts).rstrip().rpartition(ask)
+    if not asks or not fields.endswith(end):
         return []
+    system = _system(request)
     return [
-        (found["name"], found["type"] or "str") for found in _ASKED.finditer(fields.removesuffix(_ASK_END))
+        _Asked(found["name"], found["kind"] or "str", _note(system, found["name"]))
+        for found in _ASKED.finditer(fields.removesuffix(end))
     ]
 
 
-def _grammar(fields: Sequence[tuple[str, str]], system: str, *, max_tokens: int, terse: bool) -> str:
+def _note(system: str, name: str) -> str:
+    found = re.search(_NOTE.format(name), system, re.MULTILINE)
+    if not found:
+        return ""
+    return json.loads(f'"{found["note"]}"') if found["json"] else found["note"]
+
+
+def _literals(kind: str) -> list[str]:
+    if not kind.startswith("Literal["):
+        return []
+    try:
+        return [str(value) for value in ast.literal_eval(kind.removeprefix("Literal"))]
+    except (ValueError, SyntaxError):  # an enum's member cannot be read back
+        return []
+
+
+# --- ChatAdapter's reply
+
+
+def _grammar(fields: Sequence[_Asked], *, max_tokens: int, terse: bool) -> str:
     """Return the grammar of a ChatAdapter reply that is complete within `max_tokens`."""
-    typed = [(kind, _note(system, name)) for name, kind in fields]
-    closed = [_closed(kind, note) for kind, note in typed]
-    markers = sum(_MARKER_TOKENS + len(name) // 2 for name, _ in [*fields, ("completed", "")])
+    closed = [_closed(field) for field in fields]
+    markers = sum(
+        _MARKER_TOKENS + len(name) // 2 for name in [*(field.name for field in fields), "completed"]
+    )
     share = max(_LEAST_TOKENS, (max_tokens - markers) // max(1, closed.count(None)) - _REST_TOKENS)
-    rules = [rule or _open(*one, share) for rule, one in zip(closed, typed, strict=True)]
-    headers = [_quoted(f"[[ ## {name} ## ]]\n") for name, _ in fields]
+    rules = [rule or _open(field, share) for rule, field in zip(closed, fields, strict=True)]
+    headers = [_quoted(f"[[ ## {field.name} ## ]]\n") for field in fields]
     reply = [f'{header} field{index} "\\n\\n"' for index, header in enumerate(headers)]
     return "\n".join(
         [
@@ -448,40 +503,47 @@ def _grammar(fields: Sequence[tuple[str, str]], system: str, *, max_tokens: int,
     )
 
 
-def _note(system: str, name: str) -> str:
-    """Return what ChatAdapter's system message says a value of this field must be; most often nothing."""
-    found = re.search(rf"^\{{{name}\}}{_NOTE}(.*)$", system, re.MULTILINE)
-    return found[1] if found else ""
-
-
-def _closed(kind: str, note: str) -> str | None:
+def _closed(field: _Asked) -> str | None:
     """Return the rule of a type whose values are short, None for text and JSON."""
-    one_of = _ONE_OF.fullmatch(note)
-    choices = _literals(kind) or (one_of[1].split("; ") if one_of else [])
-    return _SCALARS.get(kind) or " | ".join(map(_quoted, choices)) or None
+    return _SCALARS.get(field.kind) or " | ".join(map(_quoted, field.choices)) or None
 
 
-def _literals(kind: str) -> list[str]:
-    if not kind.startswith("Literal["):
-        return []
-    try:
-        return [str(value) for value in ast.literal_eval(kind.removeprefix("Literal"))]
-    except (ValueError, SyntaxError):  # an enum's member cannot be read back
-        return []
-
-
-def _open(kind: str, note: str, tokens: int) -> str:
-    # `str | None` has a schema too, but ChatAdapter takes its value as it stands, quotes included.
-    if kind == "str" or (kind.startswith("Union[") and {"str", "NoneType"} <= set(re.findall(r"\w+", kind))):
+def _open(field: _Asked, tokens: int) -> str:
+    if field.is_text:
         return "text rest?"
-    if not note.startswith(_SCHEMA):
-        return "code"
-    return f"%json {json.dumps(_schema(json.loads(note.removeprefix(_SCHEMA)), tokens))}"
+    return f"%json {json.dumps(_finite(field.schema, tokens))}" if field.schema else "code"
 
 
-def _schema(schema: dict[str, object], tokens: int) -> dict[str, object]:
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+# --- JSON
+
+
+def _schema(fields: Sequence[_Asked]) -> _Schema:
+    """Return the schema of a JSONAdapter reply, for which it asked for no more than an object."""
+    properties = {field.name: _json_type(field) for field in fields}
+    shared = [cast("_Schema", one.pop("$defs")) for one in properties.values() if "$defs" in one]
+    schema: _Schema = {"type": "object", "properties": properties, "required": list(properties)}
+    return (
+        schema | {"$defs": {name: one for defs in shared for name, one in defs.items()}}
+        if fields
+        else {"type": "object"}
+    )
+
+
+def _json_type(field: _Asked) -> _Schema:
+    if field.kind in _JSON_TYPES:
+        return {"type": _JSON_TYPES[field.kind]}
+    if field.choices:
+        return {"enum": field.choices}
+    return field.schema or {"type": "string"}
+
+
+def _finite(schema: _Schema, tokens: int) -> _Schema:
     """Return `schema` with an end to everything that a small model would not end by itself."""
-    bounded = cast("dict[str, object]", _bounded(schema, tokens * _CHARACTERS_PER_TOKEN))
+    bounded = cast("_Schema", _bounded(schema, tokens * _CHARACTERS_PER_TOKEN))
     compact = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": True}
     return bounded | {"x-guidance": compact}
 
@@ -491,8 +553,8 @@ def _bounded(schema: object, characters: int) -> object:
         return [_bounded(one, characters) for one in cast("list[object]", schema)]
     if not isinstance(schema, dict):
         return schema
-    node = cast("dict[str, object]", schema)
-    properties = cast("dict[str, object]", node.get("properties", {}))
+    node = cast("_Schema", schema)
+    properties = cast("_Schema", node.get("properties", {}))
     inner = {key: _bounded(node[key], characters) for key in node.keys() - {"properties", "items"}}
     if properties:
         each = characters // len(properties)
@@ -508,7 +570,3 @@ def _limits(node: Mapping[str, object], characters: int) -> dict[str, object]:
     if node.get("type") == "array" and "maxItems" not in node:
         return {"maxItems": max(_ITEMS, cast("int", node.get("minItems", 0)))}
     return {}
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)

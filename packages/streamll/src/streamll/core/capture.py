@@ -340,6 +340,7 @@ def _parse_ended(call: Call, outputs: Any, exception: BaseException | None) -> d
 
 _AT_END = {"lm": _lm_ended, "adapter_parse": _parse_ended}
 
+
 def _guarded[**P](handle: Callable[P, None]) -> Callable[P, None]:
     """Return `handle`, logging what it raises: a fault of ours must not fail the program."""
 

@@ -193,7 +193,7 @@ def bind(scope: Scope, **settings: object) -> Token[Any]:
 
     Unlike `dspy.context` this does not copy the global settings, so a later `dspy.configure` is still seen.
     """
-    overrides = cast("dict[str, Any]", dotdict(thread_local_overrides.get()))
+    overrides = cast("Any", dotdict(thread_local_overrides.get()))
     overrides.update(settings)
     overrides[_KEY] = scope
     return thread_local_overrides.set(overrides)

@@ -20,7 +20,9 @@ type Data = dict[str, object]
 
 def module_inputs(instance: Any, inputs: Mapping[str, Any]) -> Data:
     """Return the arguments of a module call by name; `forward` names the positional ones."""
-    named: dict[str, Any] = dict(zip(_parameters(cast("type[object]", type(instance))), positional(inputs), strict=False))
+    named: dict[str, Any] = dict(
+        zip(_parameters(cast("type[object]", type(instance))), positional(inputs), strict=False)
+    )
     return {"inputs": freeze(named | keywords(inputs))}
 
 
@@ -151,7 +153,7 @@ def lm_result(call: Call, finished: Any) -> Data:
     written = seconds - first if first is not None else seconds
     return {
         "model": getattr(call.instance, "model", None),
-        "response_model": getattr(finished, "response_model", None) or tee.model,
+        "response_model": _answered(finished) or tee.model,
         **tokens,
         **_cost(finished, cached),
         "cached": cached,
@@ -161,6 +163,12 @@ def lm_result(call: Call, finished: Any) -> Data:
         "retries": tee.retries,
         "finish_reason": _finish_reason(finished) or tee.finish_reason,
     }
+
+
+def _answered(finished: Any) -> str | None:
+    """Return the model that answered. A native stream is named after the model asked, but for its last frame."""
+    frame = _get(getattr(finished, "raw", None), "provider_data")
+    return _get(frame, "model") or getattr(finished, "response_model", None)
 
 
 def _tokens(usage: Mapping[str, Any]) -> dict[str, Any]:

@@ -60,16 +60,22 @@ def _with_frames(scope: Scope, module: object) -> Scope:
 
 # --- one call -----------------------------------------------------------------------------------------------
 
-_prefix = os.urandom(8).hex()
-_numbers = itertools.count()
+class _Ids:
+    """Call ids: random for the process, and a number. `uuid4` would cost ten times as much."""
+
+    def __init__(self) -> None:
+        self._process = os.urandom(8).hex()
+        self._numbers = itertools.count()
+        os.register_at_fork(after_in_child=self._in_child)
+
+    def _in_child(self) -> None:
+        self._process = os.urandom(8).hex()
+
+    def __call__(self) -> str:
+        return f"{self._process}{next(self._numbers):x}"
 
 
-def _new_prefix() -> None:
-    global _prefix  # noqa: PLW0603 - a forked child must not repeat its parent's call ids
-    _prefix = os.urandom(8).hex()
-
-
-os.register_at_fork(after_in_child=_new_prefix)
+_new_id = _Ids()
 
 
 def _callbacks() -> list[object]:
@@ -87,11 +93,13 @@ class _Entered:
         self._call_id: str | None = None
         if inputs is None:
             present = any(callback is CALLBACK for callback in _callbacks())
-            self._scope = context.bind(scope, callbacks=_callbacks() if present else [*_callbacks(), CALLBACK])
+            self._scope = context.bind(
+                scope, callbacks=_callbacks() if present else [*_callbacks(), CALLBACK]
+            )
             return
         if scope is not context.current():
             self._scope = context.bind(scope)
-        self._call_id = f"{_prefix}{next(_numbers):x}"
+        self._call_id = _new_id()
         capture.started(kind, self._call_id, instance, inputs)
         self._active = cast("Any", callback_context.ACTIVE_CALL_ID).set(self._call_id)
 
@@ -119,7 +127,9 @@ def _enter(kind: str, instance: Any, inputs: Callable[[], dict[str, Any]]) -> _E
 type Inputs = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], dict[str, Any]]
 
 
-def _wrapped_arguments(_: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _wrapped_arguments(
+    _: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
     return {"args": args, "kwargs": kwargs}
 
 
@@ -185,6 +195,13 @@ def hooked(original: Callable[..., Any], kind: str) -> Callable[..., Any]:
 
 # --- which methods ------------------------------------------------------------------------------------------
 
+_INTERPRETER = {
+    "start": "interpreter_startup",
+    "execute": "interpreter_execute",
+    "invoke_tool": "interpreter_tool_call",
+    "shutdown": "interpreter_shutdown",
+}
+
 _METHODS: Mapping[str, Mapping[str, str]] = {
     "dspy:Module": {"__call__": "module", "acall": "module"},
     "dspy:Retrieve": {"__call__": "module"},
@@ -192,15 +209,8 @@ _METHODS: Mapping[str, Mapping[str, str]] = {
     "dspy.clients.typesafe:TypeSafe": {"__call__": "lm", "acall": "lm"},
     "dspy:Tool": {"__call__": "tool", "acall": "tool"},
     "dspy:Evaluate": {"__call__": "evaluate"},
-    **dict.fromkeys(
-        ("dspy:PythonInterpreter", "dspy.primitives.local_interpreter:LocalInterpreter"),
-        {
-            "start": "interpreter_startup",
-            "execute": "interpreter_execute",
-            "invoke_tool": "interpreter_tool_call",
-            "shutdown": "interpreter_shutdown",
-        },
-    ),
+    "dspy:PythonInterpreter": _INTERPRETER,
+    "dspy.primitives.local_interpreter:LocalInterpreter": _INTERPRETER,
 }
 """Classes whose methods DSPy reports, and the kind it reports each as."""
 

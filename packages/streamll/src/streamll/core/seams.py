@@ -8,12 +8,14 @@ import functools
 import importlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, cast
 
 import dspy
 from dspy.utils import callback_context
 
 from streamll.core import context
+from streamll.core.context import Call
 from streamll.core.tee import Tee
 
 logger = logging.getLogger("streamll")
@@ -21,10 +23,15 @@ logger = logging.getLogger("streamll")
 type Hook = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
+def active_call() -> Call | None:
+    """Return the call we are inside of."""
+    execution = context.current().execution
+    return execution.calls.get(callback_context.ACTIVE_CALL_ID.get() or "") if execution else None
+
+
 def active_tee() -> Tee | None:
     """Return the tee of the LM call we are inside of."""
-    execution = context.current().execution
-    call = execution.calls.get(callback_context.ACTIVE_CALL_ID.get() or "") if execution else None
+    call = active_call()
     return cast("Tee | None", call.lm) if call else None
 
 
@@ -166,15 +173,17 @@ def hook_litellm(original: Callable[..., Any]) -> Callable[..., Any]:
         request: dict[str, Any], cache_kwargs: dict[str, Any], sync: bool = True, **rest: Any
     ) -> Any:
         tee = active_tee()
-        stream = dspy.settings.send_stream
+        stream = cast("Any", dspy.settings.send_stream)
         if tee is None or not tee.streams or request.get("n", 1) not in (None, 1):
             return original(request, cache_kwargs, sync, **rest)
         if stream is not None:
             with dspy.context(send_stream=_Both(stream, tee)):
                 return original(request, cache_kwargs, sync, **rest)
-        asked = {**request, **rest, "cache": cache_kwargs, "num_retries": 0, "stream": True}
-        asked["stream_options"] = {"include_usage": True}
-        return functools.partial(_litellm_stream if sync else _litellm_astream, tee, asked)
+        asked = {**request, **rest, "cache": cache_kwargs}
+        retries = _litellm_retries()
+        if retries:
+            tee.attempt()
+        return functools.partial(_litellm_stream if sync else _litellm_astream, tee, asked, retries)
 
     return _get_stream_completion_fn
 
@@ -225,22 +234,75 @@ class _Chunks:
                 self._tee.end(choice.finish_reason)
 
 
-def _litellm_stream(tee: Tee, asked: dict[str, Any]) -> Any:
-    import litellm
+def _litellm() -> Any:
+    """LiteLLM, which takes a second to import: only when DSPy has done so."""
+    return importlib.import_module("litellm")
+
+
+_STREAMED: dict[str, Any] = {"num_retries": 0, "stream": True, "stream_options": {"include_usage": True}}
+
+
+def _litellm_stream(tee: Tee, asked: dict[str, Any], retries: int) -> Any:
+    from openai import APIError
 
     chunks = _Chunks(tee)
-    for chunk in litellm.completion(**asked):
-        chunks.show(chunk)
-    return litellm.stream_chunk_builder(chunks.seen, messages=asked.get("messages"))
+    try:
+        for chunk in _litellm().completion(**asked | _STREAMED):
+            chunks.show(chunk)
+    except APIError as error:  # every error of LiteLLM's is one
+        return _litellm().completion(**asked | _plainly(error, tee, retries, begun=bool(chunks.seen)))
+    return _assembled(chunks.seen, asked)
 
 
-async def _litellm_astream(tee: Tee, asked: dict[str, Any]) -> Any:
-    import litellm
+async def _litellm_astream(tee: Tee, asked: dict[str, Any], retries: int) -> Any:
+    from openai import APIError
 
     chunks = _Chunks(tee)
-    async for chunk in await litellm.acompletion(**asked):
-        chunks.show(chunk)
-    return litellm.stream_chunk_builder(chunks.seen, messages=asked.get("messages"))
+    try:
+        async with aclosing(await _litellm().acompletion(**asked | _STREAMED)) as stream:
+            async for chunk in stream:
+                chunks.show(chunk)
+    except APIError as error:
+        return await _litellm().acompletion(**asked | _plainly(error, tee, retries, begun=bool(chunks.seen)))
+    return _assembled(chunks.seen, asked)
+
+
+def _plainly(error: Exception, tee: Tee, retries: int, *, begun: bool) -> dict[str, Any]:
+    """Return how to ask again without a stream; raises `error` when that is not for us to do."""
+    if begun or not _refuses_streaming(error):
+        if not retries:
+            raise error
+        tee.attempt()
+    return {"num_retries": retries, "retry_strategy": "exponential_backoff_retry"}
+
+
+def _refuses_streaming(error: Exception) -> bool:
+    """Some models refuse stream=True to some accounts: a bad request, of no kind that is bad either way."""
+    litellm = _litellm()
+    either_way = (litellm.ContextWindowExceededError, litellm.ContentPolicyViolationError)
+    return isinstance(error, litellm.BadRequestError) and not isinstance(error, either_way)
+
+
+def _litellm_retries() -> int:
+    """How often LiteLLM asks again by itself. Before DSPy 3.4, which has engines, retries were left to it."""
+    call = active_call()
+    return 0 if _has_engines() or call is None else cast("Any", call.instance).num_retries
+
+
+@functools.cache
+def _has_engines() -> bool:
+    return find(ENGINE) is not None
+
+
+def _assembled(chunks: list[Any], asked: Mapping[str, Any]) -> Any:
+    """Return what LiteLLM returns when not streaming: that names the model which answered, not the one asked,
+    and has no price among the usage, where DSPy would add it up as tokens."""
+    response = _litellm().stream_chunk_builder(chunks, messages=asked.get("messages"))
+    answered = getattr(response, "_hidden_params", {}).get("provider_response_model")
+    response.model = answered or response.model
+    if hasattr(response.usage, "cost"):
+        del response.usage.cost
+    return response
 
 
 # --- what a call came to ------------------------------------------------------------------------------------
