@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tracemalloc
@@ -38,6 +39,10 @@ from dspy.lm15 import (
     Usage,
 )
 from dspy.utils.callback import BaseCallback
+
+import streamll
+from streamll.core import hooks
+from streamll.core.events import SPANS
 
 QUICK = "--quick" in sys.argv
 
@@ -116,13 +121,12 @@ def discard(_event: object) -> None:
 
 # --- bare and hooked ----------------------------------------------------------------------------------------
 
-_HOOKED = (dspy.Module, dspy.BaseLM, dspy.LM, dspy.Adapter, dspy.ChatAdapter, dspy.clients.execution, dspy.clients.lm)
+_HOOKED = (
+    *(dspy.Module, dspy.BaseLM, dspy.LM, dspy.Adapter, dspy.ChatAdapter, dspy.JSONAdapter),
+    *(dspy.clients.execution, dspy.clients.lm),
+)
 _BARE = [dict(vars(place)) for place in _HOOKED]
-
-import streamll  # noqa: E402 - after the originals were noted
-from streamll.core import capture  # noqa: E402
-
-capture.install()
+hooks.install()
 _HOOKS = [
     {name: value for name, value in vars(place).items() if callable(value) and bare.get(name) is not value}
     for place, bare in zip(_HOOKED, _BARE, strict=True)
@@ -131,15 +135,15 @@ _HOOKS = [
 
 @contextmanager
 def unhooked() -> Iterator[None]:
-    """DSPy as it was before streamll was imported."""
-    for place, bare, hooks in zip(_HOOKED, _BARE, _HOOKS, strict=True):
-        for name in hooks:
+    """DSPy as it is without streamll."""
+    for place, bare, hooked in zip(_HOOKED, _BARE, _HOOKS, strict=True):
+        for name in hooked:
             setattr(place, name, bare[name])
     try:
         yield
     finally:
-        for place, hooks in zip(_HOOKED, _HOOKS, strict=True):
-            for name, hook in hooks.items():
+        for place, hooked in zip(_HOOKED, _HOOKS, strict=True):
+            for name, hook in hooked.items():
                 setattr(place, name, hook)
 
 
@@ -285,7 +289,7 @@ def _streamified(predict: dspy.Predict, kind: str) -> Callable[[], Any]:
 # --- calls --------------------------------------------------------------------------------------------------
 
 CALLS = 15
-NO_TOKENS = [f"{span}_*" for span in streamll.core.events.SPANS]
+NO_TOKENS = [f"{span}_*" for span in SPANS]
 
 
 def calls() -> None:
@@ -370,7 +374,6 @@ def peers() -> None:
 _PEER_ENVIRONMENT = {
     "OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental",
     "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "SPAN_ONLY",
-    "MLFLOW_TRACKING_URI": "sqlite:////dev/null",
     "GIT_PYTHON_REFRESH": "quiet",
 }
 
@@ -428,6 +431,8 @@ def _openinference() -> Setting:
 
 def _mlflow() -> Setting:
     import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{tempfile.mkdtemp()}/mlflow.db")
     from mlflow.tracing.export.mlflow_v3 import MlflowV3SpanExporter
 
     MlflowV3SpanExporter.export = lambda _self, _spans: None

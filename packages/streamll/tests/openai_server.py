@@ -1,7 +1,7 @@
 """A provider on this machine: OpenAI's chat completions over HTTP, which say what the test wrote.
 
-Unlike `scripted.lm` it goes through the clients people use, DSPy's own and LiteLLM, with their sockets, retries,
-error classes, usage and prices.
+Unlike `scripted.lm` it goes through the clients people use, DSPy's own and LiteLLM, with their sockets,
+retries, error classes, usage and prices.
 """
 
 import itertools
@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
@@ -24,7 +24,7 @@ INPUT_TOKENS = 7
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer: text, a model's thinking, native tool calls, or an error; `cut` drops the connection there."""
+    """One answer: text, a model's thinking, tool calls, or an error; `cut` drops the connection there."""
 
     text: str | Callable[[str], str] = ""
     thinking: str = ""
@@ -94,8 +94,7 @@ class Script:
         for piece in pieces(text, self.size):
             yield {"content": piece}
         for index, (name, arguments) in enumerate(reply.tools.items()):
-            call = {"id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": ""}}
-            yield {"tool_calls": [{"index": index, **call}]}
+            yield {"tool_calls": [{"index": index, **_tool_call(index, name, "")}]}
             for piece in pieces(json.dumps(arguments), self.size):
                 yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
 
@@ -109,6 +108,20 @@ class Script:
             "total_tokens": INPUT_TOKENS + total,
             **({"completion_tokens_details": {"reasoning_tokens": thought}} if thought else {}),
         }
+
+
+def scripted(
+    *replies: str | BaseException | Callable[[str], str], thinking: str = "", cut: int | None = None, **options: Any
+) -> Script:
+    """Return the script of a `scripted.lm`: it thinks before each reply, and breaks off the first one."""
+    made = [
+        _refusal(500, "server_error", str(reply))
+        if isinstance(reply, BaseException)
+        else Reply(reply, thinking=thinking)
+        for reply in replies
+    ]
+    first = [] if cut is None else [replace(made[0], cut=cut)]
+    return Script(*first, *(made[1:] if cut is not None and len(made) > 1 else made), **options)
 
 
 class _Server(ThreadingHTTPServer):
@@ -211,8 +224,8 @@ def _head(body: dict[str, Any], kind: str = "chat.completion.chunk") -> dict[str
 
 def _message(reply: Reply, text: str) -> dict[str, Any]:
     calls = [
-        {"id": f"call_{n}", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
-        for n, (name, arguments) in enumerate(reply.tools.items())
+        _tool_call(number, name, json.dumps(arguments))
+        for number, (name, arguments) in enumerate(reply.tools.items())
     ]
     return {
         "role": "assistant",
@@ -220,6 +233,11 @@ def _message(reply: Reply, text: str) -> dict[str, Any]:
         **({"tool_calls": calls} if calls else {}),
         **({"reasoning_content": reply.thinking} if reply.thinking else {}),
     }
+
+
+def _tool_call(number: int, name: str, arguments: str) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"id": f"call_{number}", "type": "function", "function": function}
 
 
 def _reason(reply: Reply) -> str:
@@ -232,8 +250,10 @@ def _text(reply: Reply, body: dict[str, Any]) -> str:
 
 def prompt_of(body: Mapping[str, Any]) -> str:
     """Return the text of all messages of a request."""
-    contents = [message["content"] for message in body["messages"]]
-    return "\n".join(c if isinstance(c, str) else "".join(part.get("text", "") for part in c) for c in contents)
+    contents = [message["content"] or "" for message in body["messages"]]
+    return "\n".join(
+        text if isinstance(text, str) else "".join(part.get("text", "") for part in text) for text in contents
+    )
 
 
 def pieces(text: str, size: int) -> list[str]:

@@ -8,18 +8,28 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import dspy
-from dspy.lm15 import (
-    Message,
-    Response,
-    StreamDeltaEvent,
-    StreamEndEvent,
-    StreamStartEvent,
-    TextDelta,
-    TextPart,
-    ThinkingDelta,
-    ThinkingPart,
-    Usage,
-)
+import openai_server
+import pytest
+
+try:
+    from dspy.lm15 import (
+        Message,
+        Response,
+        StreamDeltaEvent,
+        StreamEndEvent,
+        StreamStartEvent,
+        TextDelta,
+        TextPart,
+        ThinkingDelta,
+        ThinkingPart,
+        Usage,
+    )
+except ImportError:  # before DSPy 3.4 an LM has no engine: `lm` then answers over HTTP, through LiteLLM
+    HAS_ENGINES = False
+else:
+    HAS_ENGINES = True
+
+needs_engines = pytest.mark.skipif(not HAS_ENGINES, reason="this DSPy has no engines, which came with 3.4")
 
 type Reply = str | BaseException | Callable[[str], str]
 
@@ -67,10 +77,10 @@ class Script:
             raise reply
         return reply if isinstance(reply, str) else reply(prompt_of(request))
 
-    def usage(self, text: str) -> Usage:
+    def usage(self, text: str) -> Any:
         return Usage(input_tokens=7, output_tokens=len(pieces(text, self.size)))
 
-    def respond(self, request: Any, text: str) -> Response:
+    def respond(self, request: Any, text: str) -> Any:
         thought = [ThinkingPart(self.thinking)] if self.thinking else []
         return Response(
             id="r",
@@ -96,7 +106,7 @@ class Script:
 class Engine(Script):
     """The synchronous engine of a script."""
 
-    def complete(self, request: Any) -> Response:
+    def complete(self, request: Any) -> Any:
         return self.respond(request, self.text(request))
 
     def stream(self, request: Any) -> Iterator[Any]:
@@ -120,7 +130,7 @@ class AsyncEngine:
     def __deepcopy__(self, memo: object) -> "AsyncEngine":
         return self
 
-    async def complete(self, request: Any) -> Response:
+    async def complete(self, request: Any) -> Any:
         return self.script.respond(request, self.script.text(request))
 
     async def stream(self, request: Any) -> AsyncIterator[Any]:
@@ -140,15 +150,23 @@ class WithoutStream:
     def __init__(self, reply: str) -> None:
         self._script = Script(reply)
 
-    def complete(self, request: Any) -> Response:
+    def complete(self, request: Any) -> Any:
         return self._script.respond(request, self._script.text(request))
 
 
 def lm(*replies: Reply, model: str = "scripted/model", cache: bool = False, **options: Any) -> dspy.LM:
     """Return a `dspy.LM` that answers `replies`, in order; the last one for ever."""
     script_options = {k: options.pop(k) for k in ("size", "thinking", "cut", "seconds_a_chunk") if k in options}
+    if not HAS_ENGINES:
+        return _served_lm(openai_server.scripted(*replies, **script_options), model, cache=cache, **options)
     engine = Engine(*replies, **script_options)
     return dspy.LM(model, engine=engine, async_engine=AsyncEngine(engine), cache=cache, **options)
+
+
+def _served_lm(script: openai_server.Script, model: str, **options: Any) -> Any:
+    made: Any = dspy.LM(model, custom_llm_provider="openai", api_key="x", api_base=script.url, **options)
+    made.engine = script
+    return made
 
 
 def prompt_of(request: Any) -> str:

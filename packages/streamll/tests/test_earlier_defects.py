@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -283,20 +284,21 @@ def test_E13_fields_named_while_it_runs_stream(seen: Seen) -> None:
     assert texts == ["", "Paris", "Paris"]
 
 
-def test_E15_the_terminal_names_the_error_and_the_time_it_took() -> None:
+@pytest.mark.parametrize("token_format", ["lines", "inline"])
+def test_E15_the_terminal_names_the_error_and_the_time_it_took(token_format: Any) -> None:
     class Broken(dspy.Module):
         def forward(self, question: str) -> Any:
             time.sleep(0.15)
             raise LookupError("no such city")
 
     screen = io.StringIO()
-    with streamll.configure([TerminalSink(screen, token_format="lines")]), pytest.raises(LookupError):
+    with streamll.configure([TerminalSink(screen, token_format=token_format)]), pytest.raises(LookupError):
         ask(Broken())
 
     printed = screen.getvalue()
     assert "no such city" in printed
     assert "Unknown error" not in printed
-    assert re.search(r"^\[END\].* 0\.[12] s", printed, re.MULTILINE)
+    assert re.search(r"failed: program.* 0\.[12] s$", printed, re.MULTILINE)
 
 
 # --- threads, copies, optimizers ----------------------------------------------------------------------------
@@ -386,6 +388,29 @@ def test_E7_classes_of_one_name_keep_their_own_sinks() -> None:
     ask(bob, lm(chat(reasoning="r", answer="for Bob")))
 
     assert (alices.text("answer"), bobs.text("answer")) == ("for Alice", "for Bob")
+
+
+@pytest.mark.parametrize("options", [{}, {"unsafe_hash": True}], ids=["unhashable", "equal"])
+def test_E7_sinks_that_compare_equal_are_two_sinks(options: Any) -> None:
+    @dataclass(**options)
+    class TenantSink(BaseSink):
+        url: str = "redis://shared"
+
+        def __post_init__(self) -> None:
+            super().__init__()
+            self.seen = Seen()
+
+        def handle_event(self, event: Event) -> None:
+            self.seen.append(event)
+
+    alices, bobs = TenantSink(), TenantSink()
+    alice, bob = instrumented(sinks=[alices])(), instrumented(sinks=[bobs])()
+
+    ask(alice)
+    ask(bob)
+
+    assert alices == bobs
+    assert Counter(alices.seen.types())["lm_end"] == Counter(bobs.seen.types())["lm_end"] == 1
 
 
 def test_E11_ids_of_one_job_do_not_meet_the_next_and_reach_batch_workers() -> None:
@@ -495,6 +520,23 @@ def test_F3_concurrent_runs_keep_to_whole_lines_on_one_terminal() -> None:
     assert texts == {" ".join([f"q{n}"] * 10): 1 for n in range(4)}
 
 
+def test_F3_concurrent_runs_are_a_tree_each() -> None:
+    screen, all_began = io.StringIO(), threading.Barrier(4)
+
+    def together(prompt: str) -> str:
+        all_began.wait(10)
+        return echo(prompt)
+
+    sink, model = TerminalSink(screen, token_format="inline"), lm(together, seconds_a_chunk=0.0005)
+    program = instrumented(sinks=[sink], stream_fields=["answer"])()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: ask(program, model, f"q{n}"), range(4)))
+    assert streamll.flush(10)
+
+    trees = re.findall(r"^✓ .*?^└", screen.getvalue(), re.MULTILINE | re.DOTALL)
+    assert sorted("".join(set(re.findall(r"q\d", tree))) for tree in trees) == ["q0", "q1", "q2", "q3"]
+
+
 # --- what DSPy does besides ---------------------------------------------------------------------------------
 
 
@@ -538,6 +580,19 @@ def test_F6_json_text_streams_without_quotes_and_escapes(seen: Seen) -> None:
 
     assert result.answer == seen.text("answer") == text
     assert not seen.of("stream_reset")
+
+
+def test_F7_usage_and_history_are_as_without_us(seen: Seen) -> None:
+    def spent() -> tuple[Any, int]:
+        model = lm(REASONED)
+        return ask(QA(), model, track_usage=True).get_lm_usage(), len(model.history)
+
+    with streamll.configure([]):
+        unwatched = spent()
+    assert not seen.settled()
+
+    assert spent() == unwatched
+    assert seen.of("token")
 
 
 def test_F7_streaming_keeps_the_adapters_fallback_and_the_retries(seen: Seen) -> None:
@@ -637,6 +692,15 @@ def test_F8_a_whole_program_of_main_saves_and_loads(tmp_path: Path) -> None:
 
     assert python(code, at=tmp_path) == "Paris and Paris\n"
     assert python(LOAD, at=tmp_path) == " and Paris\n", "another process has the program, not its sinks"
+
+
+def test_F8_dspys_settings_save_while_sinks_and_ids_are_in_force(tmp_path: Path) -> None:
+    path = str(tmp_path / "settings.pkl")
+
+    with streamll.configure([LockedSink()]), streamll.set_context(user="alice"), streamll.trace("step"):
+        dspy.settings.save(path)
+
+    assert "callbacks" in dspy.settings.load(path, allow_pickle=True)
 
 
 TRAINSET = [dspy.Example(question=f"q{n}", answer="Paris").with_inputs("question") for n in range(4)]

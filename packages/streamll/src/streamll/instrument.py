@@ -10,7 +10,7 @@ import dspy
 from dspy.utils import callback_context
 
 from streamll.core import capture, context, hooks
-from streamll.core.context import Call, EventFilter, Instrument, Layer, Redact, distinct
+from streamll.core.context import Call, EventFilter, Instrument, Layer, Redact
 from streamll.core.events import JsonValue
 from streamll.core.router import (
     CONFIGURATION,
@@ -101,8 +101,8 @@ def instrument(
 
 
 def _sinks(sinks: Iterable[Sink] | Sink) -> list[Sink]:
-    """Accept one sink where a list is expected."""
-    return distinct(list(cast("Iterable[Sink]", sinks))) if isinstance(sinks, Iterable) else [sinks]  # pyright: ignore
+    """Accept one sink where several are expected."""
+    return list(cast("Iterable[Sink]", sinks)) if isinstance(sinks, Iterable) else [sinks]
 
 
 # --- configure, set_context ---------------------------------------------------------------------------------

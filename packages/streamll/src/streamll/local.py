@@ -114,7 +114,7 @@ def _xllamacpp() -> Any:
         return import_module("xllamacpp")
     except ModuleNotFoundError as error:
         raise LocalRuntimeMissing(
-            "The local model needs llama.cpp (xllamacpp): uv add 'streamll[local]'", name="xllamacpp"
+            "The local model needs llama.cpp (xllamacpp): uv add 'streamll[local]'"
         ) from error
 
 
@@ -371,8 +371,8 @@ def _text(parts: Sequence[object]) -> str:
 
 
 # --- the format of the reply, as a grammar ------------------------------------------------------------------
-# In the dialect of LLGuidance, which xllamacpp is built with: it takes regular expressions and JSON schemas as
-# they are, and can cap a rule in tokens. https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
+# In the dialect of LLGuidance, which xllamacpp is built with: it takes regular expressions and JSON schemas,
+# and can cap a rule in tokens. https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md
 
 # How the last message of a request names its output fields, and how it ends.
 _CHAT = (
@@ -409,6 +409,9 @@ _MARKER_TOKENS = 12  # of a header, besides the field's name
 _CHARACTERS_PER_TOKEN = 3  # of English, less a margin
 _LEAST_CHARACTERS = 16
 _ITEMS = 5
+_REPEATED = {"items", "additionalProperties"}
+_NO_PLACEHOLDER = r"^[^\s{]"
+_FLAT: Mapping[str, object] = {"anyOf": [{"type": kind} for kind in ("string", "number", "boolean")]}
 _JSON_TYPES = {"int": "integer", "float": "number", "bool": "boolean"}
 _BOUNDED_STRING = {"maxLength", "enum", "const", "format", "pattern"}
 
@@ -418,7 +421,9 @@ def _constraint(request: lm15.Request, *, terse: bool) -> _Body:
     max_tokens = request.config.max_tokens or MAX_TOKENS
     if form := request.config.response_format:
         schema = form.get("schema") or _schema(_asked(request, *_JSON))
-        return {"json_schema": _finite(cast("_Schema", schema), max_tokens)}
+        return {
+            "grammar": f"%llguidance {{}}\nstart: {_json(cast('_Schema', schema), max_tokens, terse=terse)}"
+        }
     if fields := _asked(request, *_CHAT):
         return {"grammar": _grammar(fields, max_tokens=max_tokens, terse=terse)}
     return {}
@@ -488,7 +493,7 @@ def _grammar(fields: Sequence[_Asked], *, max_tokens: int, terse: bool) -> str:
         _MARKER_TOKENS + len(name) // 2 for name in [*(field.name for field in fields), "completed"]
     )
     share = max(_LEAST_TOKENS, (max_tokens - markers) // max(1, closed.count(None)) - _REST_TOKENS)
-    rules = [rule or _open(field, share) for rule, field in zip(closed, fields, strict=True)]
+    rules = [rule or _open(field, share, terse=terse) for rule, field in zip(closed, fields, strict=True)]
     headers = [_quoted(f"[[ ## {field.name} ## ]]\n") for field in fields]
     reply = [f'{header} field{index} "\\n\\n"' for index, header in enumerate(headers)]
     return "\n".join(
@@ -508,10 +513,10 @@ def _closed(field: _Asked) -> str | None:
     return _SCALARS.get(field.kind) or " | ".join(map(_quoted, field.choices)) or None
 
 
-def _open(field: _Asked, tokens: int) -> str:
+def _open(field: _Asked, tokens: int, *, terse: bool) -> str:
     if field.is_text:
         return "text rest?"
-    return f"%json {json.dumps(_finite(field.schema, tokens))}" if field.schema else "code"
+    return _json(field.schema, tokens, terse=terse) if field.schema else "code"
 
 
 def _quoted(text: str) -> str:
@@ -522,15 +527,17 @@ def _quoted(text: str) -> str:
 
 
 def _schema(fields: Sequence[_Asked]) -> _Schema:
-    """Return the schema of a JSONAdapter reply, for which it asked for no more than an object."""
+    """Return the schema of a JSONAdapter reply, for which it asked for no more than some JSON object."""
     properties = {field.name: _json_type(field) for field in fields}
-    shared = [cast("_Schema", one.pop("$defs")) for one in properties.values() if "$defs" in one]
-    schema: _Schema = {"type": "object", "properties": properties, "required": list(properties)}
-    return (
-        schema | {"$defs": {name: one for defs in shared for name, one in defs.items()}}
-        if fields
-        else {"type": "object"}
-    )
+    shared = [cast("_Schema", one.pop("$defs", {})) for one in properties.values()]
+    if not fields:
+        return {"type": "object"}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "$defs": {name: one for definitions in shared for name, one in definitions.items()},
+    }
 
 
 def _json_type(field: _Asked) -> _Schema:
@@ -541,32 +548,41 @@ def _json_type(field: _Asked) -> _Schema:
     return field.schema or {"type": "string"}
 
 
-def _finite(schema: _Schema, tokens: int) -> _Schema:
-    """Return `schema` with an end to everything that a small model would not end by itself."""
-    bounded = cast("_Schema", _bounded(schema, tokens * _CHARACTERS_PER_TOKEN))
+def _json(schema: _Schema, tokens: int, *, terse: bool) -> str:
     compact = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": True}
-    return bounded | {"x-guidance": compact}
+    wanted = cast("_Schema", _bounded(schema, tokens * _CHARACTERS_PER_TOKEN)) if terse else schema
+    return f"%json {json.dumps(wanted | {'x-guidance': compact})}"
 
 
 def _bounded(schema: object, characters: int) -> object:
+    """Return `schema` with an end to everything that a small model would not end by itself."""
     if isinstance(schema, list):
         return [_bounded(one, characters) for one in cast("list[object]", schema)]
     if not isinstance(schema, dict):
         return schema
-    node = cast("_Schema", schema)
-    properties = cast("_Schema", node.get("properties", {}))
-    inner = {key: _bounded(node[key], characters) for key in node.keys() - {"properties", "items"}}
-    if properties:
-        each = characters // len(properties)
-        inner["properties"] = {name: _bounded(one, each) for name, one in properties.items()}
-    if "items" in node:
-        inner["items"] = _bounded(node["items"], characters // _ITEMS)
-    return node | inner | _limits(node, characters)
+    limited = cast("_Schema", schema) | _limits(cast("_Schema", schema), characters)
+    properties = cast("_Schema", limited.pop("properties", {}))
+    each = characters // max(1, len(properties))
+    bounded: _Schema = {"properties": {name: _bounded(one, each) for name, one in properties.items()}}
+    for key, value in limited.items():
+        bounded[key] = _bounded(value, characters // _ITEMS if key in _REPEATED else characters)
+    return bounded
 
 
-def _limits(node: Mapping[str, object], characters: int) -> dict[str, object]:
-    if node.get("type") == "string" and not node.keys() & _BOUNDED_STRING:
-        return {"maxLength": max(_LEAST_CHARACTERS, characters)}
-    if node.get("type") == "array" and "maxItems" not in node:
-        return {"maxItems": max(_ITEMS, cast("int", node.get("minItems", 0)))}
-    return {}
+def _limits(node: _Schema, characters: int) -> _Schema:
+    items = min(_ITEMS, max(1, characters // _LEAST_CHARACTERS))
+    match node:
+        case {"type": "string"} if not node.keys() & _BOUNDED_STRING:
+            return {"maxLength": max(_LEAST_CHARACTERS, characters), "pattern": _NO_PLACEHOLDER}
+        case {"type": "array"} if "maxItems" not in node:
+            return {"maxItems": max(items, cast("int", node.get("minItems", 0)))}
+        case {"type": "object", "properties": _}:
+            return {"additionalProperties": False}
+        case {"type": "object"}:
+            values = node.get("additionalProperties")
+            return {
+                "maxProperties": items,
+                "additionalProperties": values if isinstance(values, dict) else _FLAT,
+            }
+        case _:
+            return {}

@@ -178,8 +178,8 @@ os.register_at_fork(after_in_child=_open_executions.clear)
 def _put_status(call: Call, provider: Any, moment: str, to: Route, *args: object) -> None:
     """Ask DSPy's `StatusMessageProvider` for its words on this call."""
     hook = getattr(provider, f"{call.kind}_{moment}_status_message", None)
-    if hook is None or not to.wants("status"):
-        return
+    if hook is None or not to.wants("status") or (call.kind, call.operation) == ("tool", "finish"):
+        return  # ReAct's `finish` is no tool to a person; DSPy leaves it out too
     try:
         message = hook(*args)
     except Exception as error:  # noqa: BLE001 - the user's provider

@@ -86,6 +86,12 @@ class Scope:
     quiet: bool = False  # inside an optimizer: no tokens
     routes: dict[str, Any] = field(default_factory=dict[str, Any])  # memo of `router.route`
 
+    def __reduce__(self) -> tuple[type["Scope"], tuple[()]]:
+        return Scope, ()  # what is in force here, sinks and all, is not in force where settings are loaded
+
+    def __deepcopy__(self, memo: object) -> "Scope":
+        return self
+
     def but(self, **changes: Any) -> "Scope":
         kept = {name: getattr(self, name) for name in ("ids", "layers", "frames", "execution", "quiet")}
         if not changes.keys() & {"layers", "frames"}:

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import re
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from time import perf_counter
 from typing import Any, cast
@@ -166,7 +166,7 @@ def lm_result(call: Call, finished: Any) -> Data:
 
 
 def _answered(finished: Any) -> str | None:
-    """Return the model that answered. A native stream is named after the model asked, but for its last frame."""
+    """Return the model that answered: the last frame of a native stream says; DSPy names it as asked."""
     frame = _get(getattr(finished, "raw", None), "provider_data")
     return _get(frame, "model") or getattr(finished, "response_model", None)
 
@@ -223,6 +223,7 @@ _CODES: Mapping[str, str] = {
     "CancelledError": "cancelled",
     "ConnectError": "connection",
     "ConnectionError": "connection",
+    "ConnectTimeout": "timeout",
     "ContentPolicyViolationError": "content_filter",
     "ContextLengthError": "context_length",
     "ContextWindowExceededError": "context_length",
@@ -238,10 +239,12 @@ _CODES: Mapping[str, str] = {
     "LMTransportError": "connection",
     "PermissionDeniedError": "authentication",
     "RateLimitError": "rate_limit",
+    "ReadTimeout": "timeout",
     "ServiceUnavailableError": "connection",
     "SystemExit": "cancelled",
     "Timeout": "timeout",
     "TimeoutError": "timeout",
+    "WriteTimeout": "timeout",
 }
 """By class name: DSPy's, LiteLLM's and the standard library's errors, without importing them."""
 
@@ -278,8 +281,20 @@ def classify(raised: BaseException, *, kind: str) -> str:
         return "content_filter"
     if isinstance(raised, asyncio.CancelledError):
         return "cancelled"
-    known = next((_CODES[c.__name__] for c in type(raised).__mro__ if c.__name__ in _CODES), None)
+    known = _known(raised)
+    if known == "connection" and "timeout" in map(_known, _causes(raised)):
+        return "timeout"  # DSPy's own client calls its timeout a transport error
     return known or ("tool" if kind == "tool" else "program")
+
+
+def _known(raised: BaseException) -> str | None:
+    return next((_CODES[c.__name__] for c in type(raised).__mro__ if c.__name__ in _CODES), None)
+
+
+def _causes(raised: BaseException) -> Iterator[BaseException]:
+    while raised.__cause__ is not None:
+        raised = raised.__cause__
+        yield raised
 
 
 _SECRETS = re.compile(

@@ -253,7 +253,8 @@ class SinkOutlet:
         self._events.clear()  # the parent's worker delivers these
 
 
-_outlets: WeakValueDictionary[Any, SinkOutlet] = WeakValueDictionary()
+_outlets: WeakValueDictionary[tuple[int, str | None], SinkOutlet] = WeakValueDictionary()
+"""By the sink's identity, which is its own as long as the outlet holds it: sinks may compare equal."""
 _outlets_lock = threading.Lock()
 _default: list[Callable[[], SinkOutlet]] = []
 
@@ -264,10 +265,12 @@ def outlet_for(sink: Sink) -> SinkOutlet:
         raise TypeError(
             f"{sink!r:.80} is no sink: expected a streamll.sinks.BaseSink or a callable taking an event."
         )
+    owner = getattr(sink, "__self__", sink)  # `seen.append` is another object each time it is written
+    key = (id(owner), getattr(sink, "__name__", None))
     with _outlets_lock:
-        found = _outlets.get(sink)
+        found = _outlets.get(key)
         if found is None:
-            found = _outlets[sink] = SinkOutlet(sink)
+            found = _outlets[key] = SinkOutlet(sink)
         return found
 
 
@@ -303,11 +306,17 @@ class Log:
     def put(self, event_type: str, call: Call, data: Mapping[str, object], to: Route) -> None:
         """Take down that `event_type` happened in `call`, now."""
         if len(self._facts) >= 2 * MAX_PENDING and event_type in ("token", "reasoning"):
-            self.lost += 1  # only when the whole process is starved of its processor
+            self._lose()
             return
         self._facts.append((event_type, call, time.time_ns(), data, to))
         if self._sleeping or self._thread is None:
             self._rouse()
+
+    def _lose(self) -> None:
+        """Drop a token: only when the process is starved of its processor, and DSPy's results are unaffected."""
+        self.lost += 1
+        if self.lost == 1:
+            logger.warning("%d facts wait to be events; from here tokens are dropped", len(self._facts))
 
     def after(self, call: Callable[[], object]) -> None:
         """Call `call` on the log's thread when all facts so far are with the sinks' queues."""

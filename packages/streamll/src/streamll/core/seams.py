@@ -166,7 +166,7 @@ def _as_transport_error(error: Exception) -> Exception:
 
 
 def hook_litellm(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`dspy.clients.lm._get_stream_completion_fn(request, cache_kwargs, sync, headers)`: None means "do not stream"."""
+    """`dspy.clients.lm._get_stream_completion_fn(request, cache_kwargs, sync, headers)`: None for "do not"."""
 
     @functools.wraps(original)
     def _get_stream_completion_fn(
