@@ -99,19 +99,15 @@ class CompleteOnly:
     supports_function_calling = supports_reasoning = supports_response_schema = False
     supported_params = ()
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine | AsyncEngine) -> None:
         self.complete = engine.complete
 
 
 def program(tokens: int, *, streams: bool = True, seconds_a_token: float = 0.0) -> dspy.Predict:
-    engine = Engine(tokens, seconds_a_token=seconds_a_token)
+    engines = [Engine(tokens, seconds_a_token=seconds_a_token), AsyncEngine(tokens)]
+    engine, async_engine = engines if streams else map(CompleteOnly, engines)
     predict = dspy.Predict("question -> answer")
-    predict.lm = dspy.LM(
-        "none/none",
-        engine=engine if streams else CompleteOnly(engine),
-        async_engine=AsyncEngine(tokens),
-        cache=False,
-    )
+    predict.lm = dspy.LM("none/none", engine=engine, async_engine=async_engine, cache=False)
     return predict
 
 

@@ -18,7 +18,7 @@ def demo(*options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_demo_streams_a_real_models_tokens_into_their_fields() -> None:
-    done = demo("--question", "How many hearts does an octopus have?")
+    done = demo("--question", "How tall was the Pharos of Alexandria?")
 
     assert done.returncode == 0, done.stderr
     tokens = re.findall(r"^\[TOKEN\] (\w+): (\".*\")$", done.stdout, re.MULTILINE)
@@ -28,7 +28,7 @@ def test_the_demo_streams_a_real_models_tokens_into_their_fields() -> None:
     assert all(len(text) > 5 for text in written.values()), written
     assert sum(field == "reasoning" for field, _ in tokens) > 2
     assert "[[ ##" not in done.stdout
-    assert re.search(r"^\[TOOL\] search_handbook → \"An octopus has three hearts", done.stdout, re.MULTILINE)
+    assert re.search(r"^\[TOOL\] search_handbook → \"The Pharos of Alexandria was built", done.stdout, re.MULTILINE)
     assert re.search(r"^\[END\] Handbook .*1 LM call, 1 tool call, \d+→\d+ tokens", done.stdout, re.MULTILINE)
 
 

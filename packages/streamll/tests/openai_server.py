@@ -111,17 +111,21 @@ class Script:
 
 
 def scripted(
-    *replies: str | BaseException | Callable[[str], str], thinking: str = "", cut: int | None = None, **options: Any
+    *said: str | BaseException | Callable[[str], str],
+    thinking: str = "",
+    cut: int | None = None,
+    **options: Any,
 ) -> Script:
     """Return the script of a `scripted.lm`: it thinks before each reply, and breaks off the first one."""
-    made = [
+    replies = [
         _refusal(500, "server_error", str(reply))
         if isinstance(reply, BaseException)
         else Reply(reply, thinking=thinking)
-        for reply in replies
+        for reply in said
     ]
-    first = [] if cut is None else [replace(made[0], cut=cut)]
-    return Script(*first, *(made[1:] if cut is not None and len(made) > 1 else made), **options)
+    if cut is not None:
+        replies = [replace(replies[0], cut=cut), *(replies[1:] or replies)]
+    return Script(*replies, **options)
 
 
 class _Server(ThreadingHTTPServer):

@@ -156,10 +156,12 @@ class WithoutStream:
 
 def lm(*replies: Reply, model: str = "scripted/model", cache: bool = False, **options: Any) -> dspy.LM:
     """Return a `dspy.LM` that answers `replies`, in order; the last one for ever."""
-    script_options = {k: options.pop(k) for k in ("size", "thinking", "cut", "seconds_a_chunk") if k in options}
+    how = {
+        name: options.pop(name) for name in ("size", "thinking", "cut", "seconds_a_chunk") if name in options
+    }
     if not HAS_ENGINES:
-        return _served_lm(openai_server.scripted(*replies, **script_options), model, cache=cache, **options)
-    engine = Engine(*replies, **script_options)
+        return _served_lm(openai_server.scripted(*replies, **how), model, cache=cache, **options)
+    engine = Engine(*replies, **how)
     return dspy.LM(model, engine=engine, async_engine=AsyncEngine(engine), cache=cache, **options)
 
 

@@ -158,6 +158,15 @@ async def test_it_asks_for_every_field_even_of_an_instrumented_program(seen: See
     assert {e.data["field"] for e in seen.of("token")} == {"answer"}
 
 
+@pytest.mark.parametrize("withheld", [{"event_filter": {"token"}}, {"redact": lambda event: None}], ids=str)
+async def test_the_result_comes_even_when_its_event_is_withheld(withheld: dict[str, Any]) -> None:
+    with streamll.configure(**withheld), dspy.context(lm=lm(REASONED)):
+        events = await everything(QA(), question="?")
+
+    assert {e.event_type for e in events[:-1]} <= {"token"}
+    assert events[-1].prediction.answer == "Paris"  # pyright: ignore
+
+
 async def test_it_takes_programs_only() -> None:
     with pytest.raises(NotAProgram, match=r"takes a dspy\.Module"):
         streamll.stream(lambda: None)  # pyright: ignore

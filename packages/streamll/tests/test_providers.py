@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import threading
+import uuid
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -88,7 +89,8 @@ async def test_acall_streams(seen: Seen, model: MakeLM) -> None:
     with dspy.context(lm=model(Script(REASONED))):
         result = await dspy.ChainOfThought("question -> answer").acall(question="?")
 
-    assert (result.answer, seen.text("answer"), seen.text("reasoning")) == ("Paris", "Paris", "Because it is.")
+    assert result.answer == "Paris"
+    assert (seen.text("reasoning"), seen.text("answer")) == ("Because it is.", "Paris")
     assert len(seen.of("token")) > 4
 
 
@@ -269,13 +271,13 @@ def test_the_endpoint_is_told_without_its_credentials(seen: Seen, model: MakeLM)
 
 @pytest.mark.parametrize("how", ["sync", "async"])
 def test_a_cache_hit_is_told_once_and_costs_nothing(seen: Seen, model: MakeLM, how: str) -> None:
-    script = Script(chat(answer=f"Cached {id(seen)}"))
-    lm = model(script, cache=True, temperature=id(seen) % 1000 / 1000)  # a key of its own
+    script = Script(chat(answer="Said once"))
+    lm = model(script, cache=True, user=uuid.uuid4().hex)  # a cache key of its own
     predict = dspy.Predict("question -> answer")
 
     with dspy.context(lm=lm):
         for _ in range(2):
-            predict(question=f"{id(script)}") if how == "sync" else asyncio.run(predict.acall(question=f"{id(script)}"))
+            predict(question="?") if how == "sync" else asyncio.run(predict.acall(question="?"))
 
     first, second = (event.data for event in seen.of("lm_end"))
     assert script.calls == 1
@@ -283,7 +285,7 @@ def test_a_cache_hit_is_told_once_and_costs_nothing(seen: Seen, model: MakeLM, h
     assert first["cost_usd"] > 0
     assert (second["cost_usd"], second["cost_source"], second["input_tokens"]) == (0.0, "cached", None)
     (token,) = [event for event in seen.of("token") if event.data.get("cached")]
-    assert token.data["token"] == f"Cached {id(seen)}"
+    assert token.data["token"] == "Said once"
     assert seen.of("execution_end")[1].data["cached_calls"] == 1
 
 
@@ -300,6 +302,11 @@ SCRIPTS: dict[str, Callable[[], Script]] = {
 }
 
 
+def _numbers(usage: dict[str, Any]) -> dict[str, float]:
+    """Return the usage without its details, of which LiteLLM invents some while streaming."""
+    return {name: value for name, value in usage.items() if isinstance(value, int | float)}
+
+
 @pytest.mark.parametrize("case", SCRIPTS)
 def test_the_program_is_as_it_was(model: MakeLM, case: str) -> None:
     def outcome() -> dict[str, Any]:
@@ -308,10 +315,13 @@ def test_the_program_is_as_it_was(model: MakeLM, case: str) -> None:
             result = ask(lm, "question -> reasoning, answer", track_usage=True)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must be the same
             return {"raised": type(error), "text": str(error)}
-        told = [{k: entry[k] for k in ("cost", "outputs", "model", "messages")} for entry in lm.history]
-        usage = [{k: entry["usage"][k] for k in ("prompt_tokens", "completion_tokens")} for entry in lm.history]
-        spent = {k: v for k, v in result.get_lm_usage()[lm.model].items() if isinstance(v, int | float)}
-        return {"fields": dict(result), "history": told, "usage": usage, "spent": spent}
+        names = ("cost", "outputs", "model", "messages")
+        return {
+            "fields": dict(result),
+            "history": [{name: entry[name] for name in names} for entry in lm.history],
+            "usage": [_numbers(entry["usage"]) for entry in lm.history],
+            "total usage": _numbers(result.get_lm_usage()[lm.model]),
+        }
 
     alone = outcome()
     with streamll.configure([lambda _: None]):

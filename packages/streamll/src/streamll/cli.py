@@ -10,7 +10,7 @@ import streamll
 from streamll import local
 from streamll.errors import StreamllError
 
-_QUESTIONS = ("Why does honey never spoil?", "How many hearts does an octopus have?")
+QUESTIONS = ("How tall was the Pharos of Alexandria?", "What destroyed the Eddystone lighthouse?")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,7 +29,7 @@ def demo(model: Path | None, questions: Sequence[str]) -> None:
     terminal: piped, it prints one line per event.
     """
     try:
-        _demo(model, questions or _QUESTIONS)
+        _demo(model, questions or QUESTIONS)
     except StreamllError as error:
         raise click.ClickException(str(error)) from error
 
@@ -40,7 +40,7 @@ def _demo(model: Path | None, questions: Sequence[str]) -> None:
     from streamll.demo import Handbook
 
     began = perf_counter()
-    with dspy.context(lm=local.lm(model), adapter=dspy.JSONAdapter()):
+    with dspy.context(lm=local.lm(model, max_tokens=128), adapter=dspy.JSONAdapter()):
         program = Handbook()
         for question in questions:
             click.secho(f"\n{question}", bold=True)

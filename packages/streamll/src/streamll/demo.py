@@ -10,17 +10,17 @@ import streamll
 
 
 def passages() -> list[str]:
-    """Return the bundled handbook, a passage each."""
-    return files("streamll").joinpath("handbook.txt").read_text(encoding="utf-8").strip().split("\n\n")
+    """Return the bundled handbook of lighthouses, a sentence each."""
+    return files("streamll").joinpath("handbook.txt").read_text(encoding="utf-8").splitlines()
 
 
 def search_handbook(query: str) -> str:
-    """Return the passage of the handbook that shares most words with the query."""
+    """Return the sentence of the handbook that shares most words with the query."""
     asked = _words(query)
     return max(passages(), key=lambda passage: len(asked & _words(passage)))
 
 
-_COMMON = frozenset(["a", "an", "are", "do", "does", "how", "in", "is", "of", "the", "to", "what", "why"])
+_COMMON = frozenset("a an are did do does how in is it of the to was were what when which who why".split())  # noqa: SIM905
 
 
 def _words(text: str) -> frozenset[str]:
@@ -29,16 +29,16 @@ def _words(text: str) -> frozenset[str]:
 
 
 class Answer(dspy.Signature):
-    """Answer the question from the passage, in one sentence."""
+    """Use the context to answer the question."""
 
-    passage: str = dspy.InputField()
     question: str = dspy.InputField()
+    context: str = dspy.InputField()
     answer: str = dspy.OutputField()
 
 
 @streamll.instrument(stream_fields=["reasoning", "answer"])
 class Handbook(dspy.Module):
-    """Answers questions from a handbook."""
+    """Answers questions about lighthouses from a handbook."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,4 +49,4 @@ class Handbook(dspy.Module):
         with streamll.trace("retrieval") as step:
             passage = str(cast("object", self.search(query=question)))
             step.emit("passage_found", words=len(passage.split()))
-        return self.respond(passage=passage, question=question)
+        return self.respond(question=question, context=passage)

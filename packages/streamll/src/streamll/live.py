@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, cast
 
@@ -55,16 +56,30 @@ async def _stream(program: dspy.Module, inputs: dict[str, Any], status: Any) -> 
     scope = context.current()
     with context.bound(scope.but(frames=(*scope.frames, frame), execution=execution)):
         run = asyncio.create_task(_run(program, inputs, mailbox))
+    sequence, ended = -1, False
     try:
         while (event := await mailbox.get()) is not None:
-            ended = event.event_type == "execution_end"
+            sequence, ended = event.sequence, event.event_type == "execution_end"
             yield rebuilt(event, ResultEvent, prediction=await run) if ended else event
-        await run
+        result = await run
+        if not ended:  # a filter or `redact` withheld the end; the caller still gets what was returned
+            yield _end(execution, sequence + 1, result)
     finally:
         execution.cancelled = True
         run.cancel()
         with suppress(BaseException):
             await asyncio.wait([run])
+
+
+def _end(execution: Execution, sequence: int, result: object) -> ResultEvent:
+    return ResultEvent(
+        event_id=f"{execution.id}-{sequence}",
+        execution_id=execution.id,
+        sequence=sequence,
+        timestamp=datetime.now(UTC),
+        event_type="execution_end",
+        prediction=result,
+    )
 
 
 async def _run(program: dspy.Module, inputs: dict[str, Any], mailbox: "_Mailbox") -> object:

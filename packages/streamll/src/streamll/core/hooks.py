@@ -244,10 +244,10 @@ def _descendants(cls: type) -> Iterator[type]:
 def _hook_family(base: type, methods: Mapping[str, str]) -> None:
     for cls in dict.fromkeys(_descendants(base)):
         _hook(cls, methods)
-    prepare = cast("Any", base.__init_subclass__).__func__
+    own = vars(base).get("__init_subclass__")  # DSPy 3.3's Teleprompter has none
 
     def __init_subclass__(cls: type, **kwargs: Any) -> None:
-        prepare(cls, **kwargs)
+        (own.__get__(None, cls) if own else super(base, cls).__init_subclass__)(**kwargs)
         _hook(cls, methods)
 
     cast("Any", base).__init_subclass__ = classmethod(__init_subclass__)

@@ -313,7 +313,7 @@ class Log:
             self._rouse()
 
     def _lose(self) -> None:
-        """Drop a token: only when the process is starved of its processor, and DSPy's results are unaffected."""
+        """Drop a token: only when the process is starved of its processor; the program goes on."""
         self.lost += 1
         if self.lost == 1:
             logger.warning("%d facts wait to be events; from here tokens are dropped", len(self._facts))
