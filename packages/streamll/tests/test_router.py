@@ -15,7 +15,7 @@ import streamll
 from conftest import Seen
 from scripted import chat, lm
 from streamll import Event, decode
-from streamll.core import router
+from streamll.core import outlets
 from streamll.sinks import BaseSink, JsonlSink
 from test_tree import check_log
 
@@ -76,7 +76,7 @@ def test_a_full_queue_drops_the_oldest_and_counts(caplog: pytest.LogCaptureFixtu
         release.wait(30)
         seen.append(event)
 
-    outlet = router.SinkOutlet(slow, limit=10)
+    outlet = outlets.SinkOutlet(slow, limit=10)
     streamll.configure([])
     for number in range(100):
         outlet.put([event(number)])
@@ -164,7 +164,7 @@ def test_jsonl_writes_to_a_descriptor_and_leaves_it_open() -> None:
 
 
 def test_a_worker_that_was_idle_starts_again(monkeypatch: pytest.MonkeyPatch, seen: Seen) -> None:
-    monkeypatch.setattr(router, "_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(outlets, "_IDLE_SECONDS", 0.05)
     streamll.emit("one")
     seen.settled()
     time.sleep(0.3)

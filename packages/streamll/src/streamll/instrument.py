@@ -12,16 +12,9 @@ from dspy.utils import callback_context
 from streamll.core import capture, context, hooks
 from streamll.core.context import Call, EventFilter, Instrument, Layer, Redact
 from streamll.core.events import JsonValue
-from streamll.core.router import (
-    CONFIGURATION,
-    LOG,
-    Sink,
-    SinkOutlet,
-    flush,
-    outlet_for,
-    route,
-    set_default_sink,
-)
+from streamll.core.log import LOG, flush
+from streamll.core.outlets import Sink, SinkOutlet, outlet_for
+from streamll.core.router import CONFIGURATION, route, set_default_sink
 from streamll.core.values import freeze, jsonable
 from streamll.errors import NotAProgram
 from streamll.sinks.terminal import TerminalSink

@@ -15,7 +15,7 @@ import dspy
 from streamll.core import context, hooks
 from streamll.core.context import Execution, Frame, Instrument
 from streamll.core.events import Event, ResultEvent, rebuilt
-from streamll.core.router import LOG
+from streamll.core.log import LOG
 from streamll.errors import ConsumerTooSlow, NotAProgram
 
 MAX_BEHIND = 100_000

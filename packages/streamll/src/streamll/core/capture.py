@@ -20,7 +20,8 @@ from dspy.utils.callback import BaseCallback
 
 from streamll.core import context, describe
 from streamll.core.context import Call, Execution, Scope
-from streamll.core.router import LOG, Route, route
+from streamll.core.log import LOG
+from streamll.core.router import Route, route
 from streamll.core.tee import tee_for
 
 logger = logging.getLogger("streamll")
@@ -348,7 +349,7 @@ def _guarded[**P](handle: Callable[P, None]) -> Callable[P, None]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             handle(*args, **kwargs)
-        except Exception:
+        except Exception:  # a fault of ours, whatever it is
             logger.exception("streamll failed to take down a %s call; the program goes on", args[0])
 
     return guarded

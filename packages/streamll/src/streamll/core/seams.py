@@ -72,7 +72,7 @@ def _show(tee: Tee, event: Any) -> None:
                 tee.end(event.finish_reason)
             case _:
                 pass
-    except Exception:
+    except Exception:  # a fault of ours, whatever it is
         logger.exception("streamll failed on a %s; the program goes on", type(event).__name__)
 
 
@@ -213,7 +213,7 @@ class _Chunks:
         self.seen.append(chunk)
         try:
             self._show(chunk)
-        except Exception:
+        except Exception:  # a fault of ours, whatever it is
             logger.exception("streamll failed on a LiteLLM chunk; the program goes on")
 
     def _show(self, chunk: Any) -> None:

@@ -19,7 +19,8 @@ import dspy
 from streamll.core.context import Abandoned, Call
 from streamll.core.describe import options_of
 from streamll.core.fields import ChatParser, Delta, FieldParser, JsonParser, XmlParser
-from streamll.core.router import LOG, Route, route, token_route
+from streamll.core.log import LOG
+from streamll.core.router import Route, route, token_route
 from streamll.core.values import jsonable
 
 # --- which parser, which fields -----------------------------------------------------------------------------

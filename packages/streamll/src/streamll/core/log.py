@@ -1,0 +1,208 @@
+"""The log: facts become events.
+
+The program's thread puts a fact (what happened, when, the data) on one queue and goes on. One thread turns
+facts into events, in the order of their arrival, which is the order of the log, and hands each to the bounded
+queues of the sinks that want it.
+"""
+
+import atexit
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import cast
+
+from streamll.core.context import Call, Outlet
+from streamll.core.events import Event, JsonValue, TokenEvent
+from streamll.core.outlets import MAX_PENDING, SinkOutlet, all_outlets, left, named, start_thread
+from streamll.core.router import Route
+from streamll.core.values import jsonable
+
+logger = logging.getLogger("streamll")
+
+_BATCH = 256
+_EXIT_SECONDS = 5.0
+
+TOKEN_KEYS = ("token", "token_index", "field")
+"""What the data of a token consists of, when there is nothing special about it."""
+
+type Fact = tuple[str, Call, int, Mapping[str, object], Route]
+"""Event type, call, nanoseconds since the epoch, data, route."""
+
+
+class Log:
+    """The one queue of facts and the one thread that numbers them.
+
+    Putting is an append, and a wake-up when the thread sleeps: it takes all there is before it sleeps again.
+    """
+
+    def __init__(self) -> None:
+        self._facts: deque[Fact | Callable[[], object]] = deque()
+        self._sleeping = False
+        self._wake = threading.Lock()
+        self._wake.acquire()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self.lost = 0
+
+    def put(self, event_type: str, call: Call, data: Mapping[str, object], to: Route) -> None:
+        """Take down that `event_type` happened in `call`, now."""
+        if len(self._facts) >= 2 * MAX_PENDING and event_type in ("token", "reasoning"):
+            self._lose()
+            return
+        self._facts.append((event_type, call, time.time_ns(), data, to))
+        if self._sleeping or self._thread is None:
+            self._rouse()
+
+    def _lose(self) -> None:
+        """Drop a token: only when the process is starved of its processor; the program goes on."""
+        self.lost += 1
+        if self.lost == 1:
+            logger.warning("%d facts wait to be events; from here tokens are dropped", len(self._facts))
+
+    def after(self, call: Callable[[], object]) -> None:
+        """Call `call` on the log's thread when all facts so far are with the sinks' queues."""
+        self._facts.append(call)
+        if self._sleeping or self._thread is None:
+            self._rouse()
+
+    def _rouse(self) -> None:
+        self._sleeping = False
+        if self._thread is None:
+            with self._lock:
+                if self._thread is None:
+                    self._thread = start_thread(self._work, "streamll log")
+        with suppress(RuntimeError):  # another thread was first
+            self._wake.release()
+
+    def _work(self) -> None:
+        while True:
+            self._sleeping = True
+            if not self._facts:
+                self._wake.acquire()
+            self._sleeping = False
+            self._drain()
+
+    def _drain(self) -> None:
+        """Number what is there and hand it on, a batch an outlet."""
+        batches: dict[Outlet, list[Event]] = {}
+        facts = self._facts
+        for _ in range(min(len(facts), _BATCH)):
+            item = facts.popleft()
+            try:
+                if not callable(item):
+                    self._add(batches, *item)
+                    continue
+                _hand_on(batches)
+                item()
+            except Exception:  # a fault of ours, or of a filter: the next event is not to blame
+                logger.exception("streamll lost an event")
+        _hand_on(batches)
+
+    def _add(
+        self,
+        batches: dict[Outlet, list[Event]],
+        event_type: str,
+        call: Call,
+        stamp: int,
+        data: Mapping[str, object],
+        to: Route,
+    ) -> None:
+        event: Event | None = _event(event_type, call, stamp, data)
+        if event is None:
+            return
+        if callable(to.layer.event_filter) and not to.layer.event_filter(event):
+            return
+        if to.layer.redact is not None:
+            event = _redacted(event, to.layer.redact)
+        if event is not None:
+            for outlet in to.outlets:
+                batches.setdefault(outlet, []).append(event)
+
+    def flush(self, timeout: float | None, outlets: Sequence[SinkOutlet] | None = None) -> bool:
+        """Wait until every fact so far is with the sinks (all, or `outlets`), and they have handled it."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self._thread is not None and self._thread.is_alive():
+            reached = threading.Event()
+            self.after(reached.set)
+            if not reached.wait(timeout):
+                return False
+        waiting = all_outlets() if outlets is None else outlets
+        return all([outlet.flush(left(deadline)) for outlet in waiting])
+
+    def after_fork(self) -> None:
+        self.__init__()
+        for outlet in all_outlets():
+            outlet.after_fork()
+
+
+def _hand_on(batches: dict[Outlet, list[Event]]) -> None:
+    for outlet, events in batches.items():
+        outlet.put(events)
+    batches.clear()
+
+
+def _event(event_type: str, call: Call, stamp: int, data: Mapping[str, object]) -> Event | None:
+    """Number a fact and make it an event; None when its execution has ended."""
+    execution = call.execution
+    sequence = execution.sequence
+    if sequence < 0:  # a thread that outlived its program
+        return None
+    execution.sequence = -1 if event_type in ("execution_end", "execution_error") else sequence + 1
+    token = event_type == "token"
+    return (TokenEvent if token else Event)(
+        event_id=f"{execution.id}-{sequence}",
+        execution_id=execution.id,
+        sequence=sequence,
+        timestamp=_moment(stamp),
+        event_type=event_type,
+        call_id=call.call_id,
+        parent_call_id=call.parent_id,
+        module_name=call.module_name,
+        operation=call.operation,
+        data=cast("dict[str, JsonValue]", data if token and _is_plain(data) else jsonable(data)),
+    )
+
+
+def _is_plain(data: Mapping[str, object]) -> bool:
+    """True when token data is JSON already, as it nearly always is."""
+    return len(data) == len(TOKEN_KEYS) and cast("str", data["token"]).isascii()
+
+
+def _moment(nanoseconds: int) -> datetime:
+    return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
+
+
+def _redacted(event: Event, redact: Callable[[Event], Event | None]) -> Event | None:
+    try:
+        return redact(event)
+    except Exception as error:  # noqa: BLE001 - the user's function; what it could not clear does not leave
+        logger.warning("redact failed on a %s event, which is withheld: %s", event.event_type, named(error))
+        return None
+
+
+LOG = Log()
+os.register_at_fork(after_in_child=LOG.after_fork)
+
+
+def flush(timeout: float | None = None) -> bool:
+    """Wait until every event so far has been handled by its sinks.
+
+    Args:
+        timeout: Seconds; None waits for ever.
+
+    Returns:
+        False when `timeout` passed first, or a sink said that it could not.
+    """
+    return LOG.flush(timeout)
+
+
+def at_exit() -> None:
+    flush(_EXIT_SECONDS)
+
+
+atexit.register(at_exit)
