@@ -3,15 +3,16 @@
     uv run --group bench python benchmarks/capture.py            # 3 to 4 minutes
     uv run --group bench python benchmarks/capture.py --quick    # a third of the blocks
 
-Variants take turns in short blocks and what is reported is the median over the blocks of the difference to the
-bare program in the same round, so a noisy neighbour hits all of them alike. Bare means bare: the functions
-streamll and the peers hook are put back between the blocks. Every sink and exporter discards. `cpu` is
-`time.thread_time` of the program's thread; `wall` also has what the interpreter's lock gives to worker threads.
+Variants take turns in short blocks. What is reported is the median over the blocks of the difference to the
+bare program in the same round, so a noisy neighbour hits all of them alike. Bare means bare: what streamll and
+the peers hook is put back between the blocks. Every sink and exporter discards. `cpu` is `time.thread_time` of
+the program's thread; `wall` also has what the interpreter's lock gives to worker threads.
 """
 
 import asyncio
 import gc
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -22,12 +23,14 @@ import tracemalloc
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import count
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
 import dspy
 import dspy.clients.execution
 import dspy.clients.lm
+import streamll
 from dspy.lm15 import (
     Message,
     Response,
@@ -39,8 +42,6 @@ from dspy.lm15 import (
     Usage,
 )
 from dspy.utils.callback import BaseCallback
-
-import streamll
 from streamll.core import hooks
 from streamll.core.events import SPANS
 
@@ -51,7 +52,7 @@ QUICK = "--quick" in sys.argv
 
 
 class Engine:
-    """Says `tokens` tokens in ChatAdapter's format; everything is made beforehand, so a token costs nothing."""
+    """Says `tokens` tokens in ChatAdapter's format, made beforehand: here a token costs nothing."""
 
     supports_function_calling = supports_reasoning = supports_response_schema = False
     supported_params = ()
@@ -193,7 +194,7 @@ _loop = asyncio.new_event_loop()
 
 
 def rounds(variants: Mapping[str, tuple[Setting, Block]], blocks: int) -> dict[str, list[Cost]]:
-    """Run a block of each variant in turn, every round beginning with another one; waits for the workers between."""
+    """Run a block of each variant in turn, each round beginning with another; workers finish in between."""
     costs: dict[str, list[Cost]] = {name: [] for name in variants}
     names = list(variants)
     for turn in range(max(3, blocks // 3) if QUICK else blocks):
@@ -221,7 +222,9 @@ def typical(costs: Sequence[Cost], what: str) -> float:
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    cells = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in [head, *rows]]
+    cells = [
+        [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in [head, *rows]
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     print(f"\n{title}")
     for row in cells:
@@ -230,7 +233,8 @@ def table(title: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> 
 
 def goal(text: str, value: float, limit: float, *, unit: str = "", at_least: bool = False) -> None:
     met = value >= limit if at_least else value <= limit
-    print(f"  goal {text} {'≥' if at_least else '≤'} {limit:g}{unit}: {value:.3g}{unit} {'met' if met else 'missed'}")
+    sign, verdict = "≥" if at_least else "≤", "met" if met else "missed"
+    print(f"  goal {text} {sign} {limit:g}{unit}: {value:.3g}{unit} {verdict}")
 
 
 # --- tokens -------------------------------------------------------------------------------------------------
@@ -240,14 +244,14 @@ def tokens() -> None:
     """The marginal cost of a token: (a watched call that streams - a bare call that does not) / tokens."""
     rows: list[list[object]] = []
     goals: list[tuple[str, float, float, str, bool]] = []
-    for count, times, blocks in ((500, 10, 21), (5_000, 2, 15)):
-        predict = program(count)
+    for length, times, blocks in ((500, 10, 21), (5_000, 2, 15)):
+        predict = program(length)
         for kind in ("sync", "async"):
             call = {
                 "sync": calling(lambda p=predict: p(question="?"), times),
                 "async": awaiting(lambda p=predict: p.acall(question="?"), times),
             }[kind]
-            streamify = awaiting(_streamified(program(count), kind), 1)
+            streamify = awaiting(_streamified(program(length), kind), 1)
             variants = {
                 "bare": (unhooked, call),
                 "streamll": (watched, call),
@@ -255,11 +259,11 @@ def tokens() -> None:
             }
             costs = rounds(variants, blocks)
             wall, cpu, peer = (
-                over(costs[name], costs["bare"], what) / count
+                over(costs[name], costs["bare"], what) / length
                 for name, what in (("streamll", "wall"), ("streamll", "cpu"), ("streamify", "wall"))
             )
-            rows.append([kind, count, wall, cpu, peer, f"{peer / wall:.3g}x", f"{peer / cpu:.3g}x"])
-            where = f"({kind}, {count:,} tokens)"
+            rows.append([kind, length, wall, cpu, peer, f"{peer / wall:.3g}x", f"{peer / cpu:.3g}x"])
+            where = f"({kind}, {length:,} tokens)"
             goals += [
                 (f"a token, cpu {where}", cpu, 6, " µs", False),
                 (f"a token, wall {where}", wall, 6, " µs", False),
@@ -322,9 +326,9 @@ def calls() -> None:
 
 
 def _unwanted_tokens() -> None:
-    """A token nobody wants: an engine that could stream it against one that cannot, with the same settings."""
-    count = 5_000
-    streaming, whole = program(count), program(count, streams=False)
+    """A token nobody wants: an engine that could stream it against one that cannot."""
+    length = 5_000
+    streaming, whole = program(length), program(length, streams=False)
     variants: dict[str, tuple[Setting, Block]] = {}
     settings: dict[str, Setting] = {
         "excluded by event_filter": lambda: streamll.configure([discard], event_filter=NO_TOKENS),
@@ -335,7 +339,7 @@ def _unwanted_tokens() -> None:
         variants[name + " base"] = (setting, calling(lambda: whole(question="?"), 5))
     costs = rounds(variants, 21)
     for name in settings:
-        goal(f"a token, {name}", over(costs[name], costs[name + " base"], "wall") / count, 0.2, unit=" µs")
+        goal(f"a token, {name}", over(costs[name], costs[name + " base"], "wall") / length, 0.2, unit=" µs")
 
 
 # --- peers --------------------------------------------------------------------------------------------------
@@ -354,7 +358,9 @@ def peers() -> None:
     goals: list[tuple[str, float, float]] = []
     for name, (key, limit) in PEERS.items():
         asked = [sys.executable, __file__, "--peer", key, *(["--quick"] if QUICK else [])]
-        ran = subprocess.run(asked, capture_output=True, text=True, check=False, env=os.environ | _PEER_ENVIRONMENT)
+        ran = subprocess.run(
+            asked, capture_output=True, text=True, check=False, env=os.environ | _PEER_ENVIRONMENT
+        )
         told = json.loads(ran.stdout.splitlines()[-1]) if ran.returncode == 0 else {}
         if "peer" not in told:
             why = "not installed" if "ModuleNotFoundError" in ran.stderr else ran.stderr.strip()[-120:]
@@ -450,12 +456,12 @@ def _mlflow() -> Setting:
 
 def emits() -> None:
     """An event of the program's own, in bursts, against appending what would have to be kept of it."""
-    burst, data, kept = 2_000, {"found": 3, "query": "q"}, list[object]()
+    burst, data, kept, counter = 2_000, {"found": 3, "query": "q"}, list[object](), count()
 
     def append() -> None:
         kept.clear()
-        for number in range(burst):
-            kept.append((number, time.time_ns(), {**data}))
+        for _ in range(burst):
+            kept.append((next(counter), time.time_ns(), {**data}))
 
     def emit() -> None:
         for _ in range(burst):
@@ -510,9 +516,14 @@ def sinks() -> None:
                 costs[name].append(calling(call, 2)())
                 release.set()
     base = costs["discarding"]
-    rows = [[n, typical(c, "wall") / 1e3, over(c, base, "wall") / 1e3, spread(c, base, "wall")] for n, c in costs.items()]
-    table("A call of 100 tokens at 1 ms, by sink, ms", ["", "a call", "over discarding", "quartiles, µs"], rows)
-    for name, wall, more, _ in rows[1:]:
+    rows = [
+        [n, typical(c, "wall") / 1e3, over(c, base, "wall") / 1e3, spread(c, base, "wall")]
+        for n, c in costs.items()
+    ]
+    table(
+        "A call of 100 tokens at 1 ms, by sink, ms", ["", "a call", "over discarding", "quartiles, µs"], rows
+    )
+    for name, _, more, _ in rows[1:]:
         goal(f"latency, {name} sink", 100 * float(str(more)) / float(str(rows[0][1])), 5, unit=" %")
     print(f"  goal the result is the same: {'met' if len(results) == 1 else 'missed'}")
 
@@ -522,13 +533,15 @@ def sinks() -> None:
 
 def growth() -> None:
     """What stays behind after 10,000 executions."""
-    predict = program(3)
+    predict, executions = program(3), 3_000 if QUICK else 10_000
     with watched():
+        tracemalloc.start()
         before = _standing(lambda: predict(question="?"), 1_000)
-        after = _standing(lambda: predict(question="?"), 3_000 if QUICK else 10_000)
+        after = _standing(lambda: predict(question="?"), executions)
+        tracemalloc.stop()
     rows = [[what, getattr(before, what), getattr(after, what)] for what in ("bytes", "objects", "threads")]
-    table("10,000 executions later", ["", "before", "after"], rows)
-    goal("growth, bytes an execution", (after.bytes - before.bytes) / 10_000, 1)
+    table(f"{executions:,} executions later", ["", "before", "after"], rows)
+    goal("growth, bytes an execution", (after.bytes - before.bytes) / executions, 1)
     goal("growth, objects", after.objects - before.objects, 100)
     goal("growth, threads", after.threads - before.threads, 0)
 
@@ -541,13 +554,11 @@ class Standing:
 
 
 def _standing(call: Callable[[], object], times: int) -> Standing:
-    tracemalloc.start()
     for _ in range(times):
         call()
     streamll.flush()
     gc.collect()
-    found = Standing(tracemalloc.get_traced_memory()[0], len(gc.get_objects()), threading.active_count())
-    return found
+    return Standing(tracemalloc.get_traced_memory()[0], len(gc.get_objects()), threading.active_count())
 
 
 def pending() -> None:
@@ -572,10 +583,12 @@ def noise() -> str:
     loop = calling(lambda: sum(range(20_000)), 20)
     walls = [loop().wall * 1e6 for _ in range(20)]
     low, middle, high = quantiles(walls, n=4)
-    return f"load {os.getloadavg()[0]:.1f}; a fixed loop takes {middle:.0f} µs, quartiles {low:.0f} .. {high:.0f}"
+    load = os.getloadavg()[0]
+    return f"load {load:.1f}, a fixed loop takes {middle:.0f} µs, quartiles {low:.0f} .. {high:.0f}"
 
 
 def main() -> None:
+    logging.getLogger("streamll").setLevel(logging.ERROR)  # the sinks that fail on purpose
     dspy.configure(disable_history=True, max_trace_size=0)  # DSPy's own memory of past calls
     if "--peer" in sys.argv:
         peer(sys.argv[sys.argv.index("--peer") + 1])

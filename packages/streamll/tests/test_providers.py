@@ -132,7 +132,7 @@ async def test_streamify_and_streamll_both_get_every_token(seen: Seen, model: Ma
         theirs = [item async for item in program(question="?")]
 
     chunks = [str(item.chunk) for item in theirs if isinstance(item, dspy.streaming.StreamResponse)]
-    assert "".join(chunks) == seen.text("answer") == "It is Paris, of course."
+    assert "".join(chunks).rstrip() == seen.text("answer") == "It is Paris, of course."  # 3.3 adds a newline
 
 
 async def test_stream_yields_the_tokens_and_the_prediction(model: MakeLM) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextvars import Token
 from types import TracebackType
 from typing import Any, Self, cast, overload
-from uuid import uuid4
 
 import dspy
 from dspy.utils import callback_context
@@ -246,7 +245,7 @@ class trace:
 
     def __enter__(self) -> Self:
         hooks.install()
-        call = capture.begin("trace", uuid4().hex, None, self.operation)
+        call = capture.begin("trace", context.new_id(), None, self.operation)
         if call is not None:
             to = route(call.scope)
             if to.wants("trace_start"):

@@ -312,7 +312,8 @@ def _ended(kind: str, call_id: str, outputs: Any, exception: BaseException | Non
 
 
 def _lm_ended(call: Call, outputs: Any, exception: BaseException | None) -> dict[str, object]:
-    data = describe.lm_result(call, call.lm.finished or _from_history(call))
+    call.lm.finished = call.lm.finished or _from_history(call)
+    data = describe.lm_result(call, call.lm.finished)
     spent = {name: cast("Any", data[name]) for name in ("input_tokens", "output_tokens", "cost_usd")}
     unpriced = exception is None and data["cost_source"] == "unknown"
     call.execution.add(**spent, cached_calls=bool(data["cached"]), unpriced_calls=unpriced)
@@ -327,7 +328,9 @@ def _from_history(call: Call) -> Any:
     found = next((entry for entry in reversed(entries) if entry.get("messages") is call.lm.messages), None)
     if found is None:
         return None
-    return SimpleNamespace(**found, raw=found.get("response"), cache_hit=not found.get("usage"))
+    response = found.get("response")
+    unused = not found.get("usage") and found.get("cost") is not None  # DSPy keeps the price of what it cached
+    return SimpleNamespace(**found, raw=response, cache_hit=getattr(response, "cache_hit", False) or unused)
 
 
 def _parse_ended(call: Call, outputs: Any, exception: BaseException | None) -> dict[str, object]:

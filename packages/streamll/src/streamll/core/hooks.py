@@ -8,7 +8,6 @@ Classes are wrapped, once, never instances; a wrapper does nothing until somebod
 import functools
 import inspect
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import Token
 from importlib import import_module
@@ -21,7 +20,7 @@ from dspy.utils import callback_context
 from streamll.core import capture, context, seams
 from streamll.core.capture import CALLBACK
 from streamll.core.context import Frame, Instrument, Scope
-from streamll.core.router import route
+from streamll.core.router import CONFIGURATION, route
 
 # --- instruments: the configuration of a class --------------------------------------------------------------
 
@@ -60,23 +59,6 @@ def _with_frames(scope: Scope, module: object) -> Scope:
 
 # --- one call -----------------------------------------------------------------------------------------------
 
-class _Ids:
-    """Call ids: random for the process, and a number. `uuid4` would cost ten times as much."""
-
-    def __init__(self) -> None:
-        self._process = os.urandom(8).hex()
-        self._numbers = itertools.count()
-        os.register_at_fork(after_in_child=self._in_child)
-
-    def _in_child(self) -> None:
-        self._process = os.urandom(8).hex()
-
-    def __call__(self) -> str:
-        return f"{self._process}{next(self._numbers):x}"
-
-
-_new_id = _Ids()
-
 
 def _callbacks() -> list[object]:
     return cast("list[object]", dspy.settings.callbacks)
@@ -99,7 +81,7 @@ class _Entered:
             return
         if scope is not context.current():
             self._scope = context.bind(scope)
-        self._call_id = _new_id()
+        self._call_id = context.new_id()
         capture.started(kind, self._call_id, instance, inputs)
         self._active = cast("Any", callback_context.ACTIVE_CALL_ID).set(self._call_id)
 
@@ -111,17 +93,22 @@ class _Entered:
             context.unbind(self._scope)
 
 
-def _enter(kind: str, instance: Any, inputs: Callable[[], dict[str, Any]]) -> _Entered | None:
+def _enter(
+    kind: str, instance: Any, original: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> _Entered | None:
     """Begin to report a call; None when nobody listens."""
     scope = context.current()
+    if scope is context.EMPTY and CONFIGURATION.is_silent and not _decorated and kind != "compile":
+        return None
     if scope.execution is not None and scope.execution.cancelled:
         raise context.Abandoned
     if kind == "module":
         scope = _with_frames(scope, instance)
     if not route(scope).outlets and kind != "compile":
         return None
-    others = _callbacks() or getattr(instance, "callbacks", None)
-    return _Entered(kind, instance, scope, None if others else inputs())
+    if _callbacks() or getattr(instance, "callbacks", None):
+        return _Entered(kind, instance, scope, None)
+    return _Entered(kind, instance, scope, _INPUTS.get(kind, _named_arguments)(original, args, kwargs))
 
 
 type Inputs = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], dict[str, Any]]
@@ -162,11 +149,10 @@ _INPUTS: Mapping[str, Inputs] = {
 
 def hooked(original: Callable[..., Any], kind: str) -> Callable[..., Any]:
     """Return `original`, a method that DSPy reports as `kind`, reporting to us."""
-    arguments = _INPUTS.get(kind, _named_arguments)
 
     @functools.wraps(original)
     def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
-        entered = _enter(kind, self, lambda: arguments(original, args, kwargs))
+        entered = _enter(kind, self, original, args, kwargs)
         if entered is None:
             return original(self, *args, **kwargs)
         try:
@@ -179,7 +165,7 @@ def hooked(original: Callable[..., Any], kind: str) -> Callable[..., Any]:
 
     @functools.wraps(original)
     async def acall(self: Any, *args: Any, **kwargs: Any) -> Any:
-        entered = _enter(kind, self, lambda: arguments(original, args, kwargs))
+        entered = _enter(kind, self, original, args, kwargs)
         if entered is None:
             return await original(self, *args, **kwargs)
         try:

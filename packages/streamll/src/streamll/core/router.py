@@ -20,6 +20,7 @@ class Configuration:
         self._lock = threading.Lock()
         self._layers: tuple[Layer, ...] = ()
         self.effective = Layer()
+        self.is_silent = True  # no shared sink wants anything
 
     def push(self, layer: Layer) -> None:
         with self._lock:
@@ -32,6 +33,7 @@ class Configuration:
     def _set(self, layers: tuple[Layer, ...]) -> None:
         self._layers = layers
         self.effective = folded(Layer(), layers)
+        self.is_silent = not (self.effective.outlets and _passes_any(self.effective))
 
 
 def folded(base: Layer, layers: Sequence[Layer]) -> Layer:

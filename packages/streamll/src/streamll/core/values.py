@@ -68,11 +68,14 @@ class _Walk:
 
     def value(self, value: object, depth: int) -> JsonValue:
         self._nodes -= 1
+        kind = type(value)
+        if kind is str:
+            return self._text(cast("str", value))
+        if kind is bool or value is None:
+            return cast("bool | None", value)
         match value:
             case str():
                 return self._text(value)
-            case None | bool():
-                return value
             case int():
                 return int(value) if abs(value) < 2**63 else str(value)
             case float():
@@ -107,11 +110,13 @@ class _Walk:
             self._inside.discard(id(value))
 
     def _object(self, value: object, depth: int) -> JsonValue:
+        if type(value) is dict:  # what nearly everything is, and cheaper to tell than a Mapping
+            return self._mapping(cast("dict[object, object]", value), depth)
         match value:
-            case Mapping():
-                return self._mapping(cast("Mapping[object, object]", value), depth)
             case list() | tuple() | set() | frozenset():
                 return self._items(cast("Iterable[object]", value), depth)
+            case Mapping():
+                return self._mapping(cast("Mapping[object, object]", value), depth)
             case enum.Enum():
                 return self.value(value.value, depth)
             case datetime.date() | datetime.time():
