@@ -8,6 +8,7 @@ help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: uv ## Watch a real DSPy program think, on a model inside this process
+	@test -d .venv || echo "Setting up, once ..."
 	@$(UV) run --quiet streamll demo
 
 test: uv ## Run every test, with branch coverage

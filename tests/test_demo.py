@@ -28,7 +28,9 @@ def test_the_demo_streams_a_real_models_tokens_into_their_fields() -> None:
     assert all(len(text) > 5 for text in written.values()), written
     assert sum(field == "reasoning" for field, _ in tokens) > 2
     assert "[[ ##" not in done.stdout
-    assert re.search(r"^\[TOOL\] search_handbook → \"The Pharos of Alexandria was built", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"^\[TOOL\] search_handbook → \"The Pharos of Alexandria was built", done.stdout, re.MULTILINE
+    )
     assert re.search(r"^\[END\] Handbook .*1 LM call, 1 tool call, \d+→\d+ tokens", done.stdout, re.MULTILINE)
 
 
@@ -38,6 +40,15 @@ def test_a_model_that_is_not_there_is_named_with_what_to_do(tmp_path: Path) -> N
     assert done.returncode == 1
     assert "none.gguf" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_file_that_is_no_model_is_named_too(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+
+    done = demo("--model", str(tmp_path / "notes.txt"))
+
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "notes.txt' is not a GGUF file" in done.stderr
 
 
 def test_help_says_what_the_command_does() -> None:

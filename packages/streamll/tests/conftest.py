@@ -6,6 +6,7 @@ from typing import Any
 import dspy
 import pytest
 import streamll
+from scripted import HAS_ENGINES, needs_engines
 from streamll.core import capture, context, router
 
 
@@ -58,3 +59,26 @@ def clean() -> Generator[None]:
             router.CONFIGURATION.remove(layer)
     callbacks: list[object] = dspy.settings.callbacks
     callbacks[:] = [callback for callback in callbacks if callback is not capture.CALLBACK]
+
+
+# --- the oldest DSPy ----------------------------------------------------------------------------------------
+
+collect_ignore = [] if HAS_ENGINES else ["test_local.py"]
+"""The embedded model is an engine."""
+
+_NEED_ENGINES = (
+    "test_F1_a_slow_sink_does_not_slow_the_program",  # LiteLLM takes longer than the limit alone
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Without engines every test goes through LiteLLM, which leaves sockets and event loops to be collected."""
+    if not HAS_ENGINES:
+        for kind in ("ResourceWarning", "DeprecationWarning", "pytest.PytestUnraisableExceptionWarning"):
+            config.addinivalue_line("filterwarnings", f"ignore::{kind}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.originalname in _NEED_ENGINES:
+            item.add_marker(needs_engines)

@@ -57,9 +57,29 @@ def test_it_refuses_what_is_no_program_class(given: Any) -> None:
         streamll.instrument(given)
 
 
-def test_a_sink_must_take_events() -> None:
+@pytest.mark.parametrize("given", [[3], "events.jsonl", [None]])
+def test_a_sink_must_take_events(given: Any) -> None:
     with pytest.raises(TypeError, match=r"is no sink: expected a streamll\.sinks\.BaseSink or a callable"):
-        streamll.configure([3])  # pyright: ignore
+        streamll.configure(given)
+
+
+def test_a_sink_is_no_class() -> None:
+    with pytest.raises(
+        TypeError, match="JsonlSink is a class; a sink is an instance of it"
+    ):
+        streamll.configure([streamll.sinks.JsonlSink])
+
+
+def test_a_field_that_no_predictor_has_is_told_once(seen: Seen, caplog: pytest.LogCaptureFixture) -> None:
+    program = instrumented(stream_fields=["resoning", "answer"])
+
+    ask(program())
+    ask(program())
+
+    (line,) = [r.getMessage() for r in caplog.records if r.name == "streamll"]
+    assert line == (
+        "Program: no predictor has an output field ['resoning'] to stream; there are ['answer', 'reasoning']"
+    )
 
 
 def test_a_modules_sinks_hold_for_everything_inside_in_any_thread() -> None:

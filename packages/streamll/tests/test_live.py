@@ -1,6 +1,8 @@
 """stream(): any number of calls at once, everything that happens, the program's own result and errors."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from contextlib import aclosing
@@ -85,6 +87,7 @@ async def test_exceptions_are_the_programs_own_after_the_events_that_tell() -> N
             raise LookupError("mine")
 
     events: list[Event] = []
+
     async def read() -> None:
         async for event in streamll.stream(Broken()):
             events.append(event)  # noqa: PERF401 - the loop raises
@@ -121,6 +124,21 @@ async def test_leaving_early_stops_the_program_and_not_the_caller(program: dspy.
     assert task is not None
     assert task.cancelling() == 0
     assert script.chunks - chunks <= 5
+
+
+def test_leaving_early_lets_the_interpreter_exit() -> None:
+    code = """
+import asyncio, dspy, streamll, streamll.local
+async def main():
+    with dspy.context(lm=streamll.local.lm()):
+        async for event in streamll.stream(dspy.Predict("question -> answer"), question="Why?"):
+            if event.event_type == "token":
+                break
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 async def test_the_loop_keeps_turning_while_a_sync_program_runs() -> None:

@@ -383,11 +383,14 @@ def test_a_missing_file_is_named() -> None:
         local.lm("nowhere.gguf")
 
 
-def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
-    (tmp_path / "text.gguf").write_text("not a model")
+@pytest.mark.parametrize(
+    ("content", "said"), [("not a model", "is not a GGUF file"), ("GGUF and no more", "cannot load")]
+)
+def test_a_file_that_is_no_model_is_named(tmp_path: Path, content: str, said: str) -> None:
+    (tmp_path / "text.gguf").write_text(content)
 
-    with pytest.raises(local.LocalModelError, match=r"cannot load '.*text\.gguf'"):
-        local.LocalEngine(tmp_path / "text.gguf").complete(request("Hi"))
+    with pytest.raises(local.LocalModelError, match=rf"text\.gguf.*{said}|{said}.*text\.gguf"):
+        local.LocalEngine(str(tmp_path / "text.gguf")).complete(request("Hello?"))
 
 
 def test_without_default_weights_the_error_says_what_to_pass(monkeypatch: pytest.MonkeyPatch) -> None:

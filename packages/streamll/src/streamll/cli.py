@@ -5,6 +5,7 @@ from pathlib import Path
 from time import perf_counter
 
 import click
+from dspy.utils.exceptions import LMError
 
 import streamll
 from streamll import local
@@ -30,7 +31,7 @@ def demo(model: Path | None, questions: Sequence[str]) -> None:
     """
     try:
         _demo(model, questions or QUESTIONS)
-    except StreamllError as error:
+    except (StreamllError, LMError) as error:
         raise click.ClickException(str(error)) from error
 
 
@@ -43,10 +44,11 @@ def _demo(model: Path | None, questions: Sequence[str]) -> None:
     with dspy.context(lm=local.lm(model, max_tokens=128), adapter=dspy.JSONAdapter()):
         program = Handbook()
         for question in questions:
-            click.secho(f"\n{question}", bold=True)
+            click.secho(question, bold=True)
             program(question=question)
             streamll.flush()
-    click.echo(f"\n{len(questions)} questions, {perf_counter() - began:.1f} s")
+            click.echo()
+    click.echo(f"{len(questions)} asked, {perf_counter() - began:.1f} s")
 
 
 if __name__ == "__main__":

@@ -76,9 +76,9 @@ def instrument(
 
     def decorate(program: Any) -> type:
         if not (isinstance(program, type) and issubclass(program, dspy.Module)):
-            raise NotAProgram(
-                f"@streamll.instrument was given {program!r:.80}; it goes on a dspy.Module subclass."
-            )
+            instance = f"an instance of {type(program).__name__}" if isinstance(program, dspy.Module) else ""
+            given = instance or f"{program!r:.80}"
+            raise NotAProgram(f"@streamll.instrument was given {given}; it goes on a dspy.Module subclass.")
         hooks.mark(program, asked)
         hooks.install()
         return program
@@ -94,7 +94,8 @@ def instrument(
 
 def _sinks(sinks: Iterable[Sink] | Sink) -> list[Sink]:
     """Accept one sink where several are expected."""
-    return list(cast("Iterable[Sink]", sinks)) if isinstance(sinks, Iterable) else [sinks]
+    several = isinstance(sinks, Iterable) and not isinstance(sinks, (str, bytes))
+    return list(cast("Iterable[Sink]", sinks)) if several else [cast("Sink", sinks)]
 
 
 # --- configure, set_context ---------------------------------------------------------------------------------

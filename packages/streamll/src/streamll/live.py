@@ -118,9 +118,10 @@ async def _in_thread(function: Callable[[], object]) -> object:
         with suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(settle, result, raised)
 
-    threading.Thread(
-        target=contextvars.copy_context().run, args=(work,), name="streamll program", daemon=True
-    ).start()
+    # Not a daemon: killed inside a native library at interpreter exit, it would take the process down. It
+    # ends at its next call or token once nobody reads.
+    context_here = contextvars.copy_context()
+    threading.Thread(target=context_here.run, args=(work,), name="streamll program").start()
     result, raised = await outcome
     if raised is not None:
         raise raised

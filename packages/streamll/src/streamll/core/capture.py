@@ -329,7 +329,8 @@ def _from_history(call: Call) -> Any:
     if found is None:
         return None
     response = found.get("response")
-    unused = not found.get("usage") and found.get("cost") is not None  # DSPy keeps the price of what it cached
+    # DSPy keeps the price of what it cached, and says that nothing was used.
+    unused = not found.get("usage") and found.get("cost") is not None
     return SimpleNamespace(**found, raw=response, cache_hit=getattr(response, "cache_hit", False) or unused)
 
 

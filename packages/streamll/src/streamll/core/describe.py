@@ -231,7 +231,7 @@ _CODES: Mapping[str, str] = {
     "KeyboardInterrupt": "cancelled",
     "LMAuthError": "authentication",
     "LMBillingError": "authentication",
-    "LMNotConfiguredError": "program",
+    "LMNotConfiguredError": "authentication",
     "LMRateLimitError": "rate_limit",
     "LMServerError": "connection",
     "LMStreamAssemblyError": "connection",

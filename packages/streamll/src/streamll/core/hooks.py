@@ -8,11 +8,12 @@ Classes are wrapped, once, never instances; a wrapper does nothing until somebod
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import Token
 from importlib import import_module
 from typing import Any, cast
-from weakref import WeakKeyDictionary, WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 import dspy
 from dspy.utils import callback_context
@@ -21,6 +22,8 @@ from streamll.core import capture, context, seams
 from streamll.core.capture import CALLBACK
 from streamll.core.context import Frame, Instrument, Scope
 from streamll.core.router import CONFIGURATION, route
+
+logger = logging.getLogger("streamll")
 
 # --- instruments: the configuration of a class --------------------------------------------------------------
 
@@ -53,8 +56,24 @@ def _with_frames(scope: Scope, module: object) -> Scope:
     asked = instruments_of(type(module))
     if not asked:
         return scope
+    if type(module) not in _checked:
+        _checked.add(type(module))
+        _warn_of_unknown_fields(module, asked)
     frames = [frame for frame in scope.frames if frame.module is not module]
     return scope.but(frames=(*frames, *(Frame(instrument, module) for instrument in asked)))
+
+
+_checked: WeakSet[type] = WeakSet()
+
+
+def _warn_of_unknown_fields(module: Any, asked: Sequence[Instrument]) -> None:
+    """Say once which fields to stream no predictor has: a misspelt one would just stay silent."""
+    predictors = cast("list[Any]", module.predictors() if hasattr(module, "predictors") else [])
+    known = {name for predictor in predictors for name in predictor.signature.output_fields}
+    missing = {name for instrument in asked for name in instrument.fields or ()} - known
+    if known and missing:
+        told = "%s: no predictor has an output field %s to stream; there are %s"
+        logger.warning(told, type(module).__name__, sorted(missing), sorted(known))
 
 
 # --- one call -----------------------------------------------------------------------------------------------

@@ -81,10 +81,13 @@ class SinkOutlet:
             return False
 
     def _work(self) -> None:
-        with asyncio.Runner() as runner:
+        runner = asyncio.Runner()  # makes a loop only if the sink is async
+        try:
             while batch := self._next():
                 for event in batch:
                     self._handle(event, runner)
+        finally:
+            runner.close()
 
     def _next(self) -> list[Event]:
         with self._changed:
@@ -123,9 +126,11 @@ _outlets_lock = threading.Lock()
 
 def outlet_for(sink: Sink) -> SinkOutlet:
     """Return the one outlet of `sink`, so that a sink configured twice gets an event once."""
+    if isinstance(sink, type):
+        raise TypeError(f"{sink.__name__} is a class; a sink is an instance of it: {sink.__name__}(...).")
     if not isinstance(sink, HandlesEvents) and not callable(sink):
         raise TypeError(
-            f"{sink!r:.80} is no sink: expected a streamll.sinks.BaseSink or a callable taking an event."
+            f"{sink!r:.80} is no sink: expected a streamll.sinks.BaseSink or a callable on an event."
         )
     owner = getattr(sink, "__self__", sink)  # `seen.append` is another object each time it is written
     key = (id(owner), getattr(sink, "__name__", None))

@@ -166,7 +166,7 @@ def _as_transport_error(error: Exception) -> Exception:
 
 
 def hook_litellm(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`dspy.clients.lm._get_stream_completion_fn(request, cache_kwargs, sync, headers)`: None for "do not"."""
+    """`dspy.clients.lm._get_stream_completion_fn(request, cache_kwargs, sync, headers)`: None is "do not"."""
 
     @functools.wraps(original)
     def _get_stream_completion_fn(
@@ -309,7 +309,7 @@ def _assembled(chunks: list[Any], asked: Mapping[str, Any]) -> Any:
 
 
 def hook_finalize(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`dspy.clients.execution.finalize(lm, call, result)`: `result` has usage, cost and whether it was cached."""
+    """`dspy.clients.execution.finalize(lm, call, result)`: the result has usage, cost, and if it was cached."""
 
     @functools.wraps(original)
     def finalize(lm: Any, call: Any, result: Any) -> Any:

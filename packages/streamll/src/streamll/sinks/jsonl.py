@@ -1,8 +1,9 @@
 """Events as lines of JSON, in a file or a descriptor."""
 
 import os
-from pathlib import Path
-from typing import BinaryIO
+import weakref
+from collections.abc import Callable
+from typing import cast
 
 from streamll.core.events import Event, encode
 from streamll.sinks.base import BaseSink
@@ -21,27 +22,33 @@ class JsonlSink(BaseSink):
     def __init__(self, target: str | os.PathLike[str] | int) -> None:
         super().__init__()
         self._target = target
-        self._file: BinaryIO | None = None
+        self._descriptor: int | None = None
+        self._close: Callable[[], object] = _nothing
 
     def __repr__(self) -> str:
         return f"JsonlSink({self._target!r})"
 
     def start(self) -> None:
-        if self._file is None:
-            opened = self._target if isinstance(self._target, int) else Path(self._target)
-            self._file = open(opened, "ab", buffering=0, closefd=not isinstance(opened, int))  # noqa: SIM115
+        if self._descriptor is None:
+            if isinstance(self._target, int):
+                self._descriptor = self._target
+            else:
+                self._descriptor = os.open(self._target, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+                self._close = weakref.finalize(self, os.close, self._descriptor)
         super().start()
 
     def handle_event(self, event: Event) -> None:
-        if self._file is None:
+        if self._descriptor is None:
             self.start()
-        assert self._file is not None  # start() has opened it
         line = memoryview(encode(event) + b"\n")
-        while line:  # a raw write to a pipe may take only a part
-            line = line[self._file.write(line) :]
+        while line:  # a pipe may take only a part
+            line = line[os.write(cast("int", self._descriptor), line) :]
 
     def stop(self) -> None:
         super().stop()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self._close()
+        self._descriptor, self._close = None, _nothing
+
+
+def _nothing() -> None:
+    return
