@@ -1,12 +1,13 @@
 """What every test gets: a clean configuration, and a list that collects events."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import dspy
 import pytest
 import streamll
-from scripted import HAS_ENGINES, needs_engines
+from openai_server import LITELLM_WARNINGS
+from scripted import HAS_ENGINES
 from streamll.core import capture, context, router
 
 
@@ -66,19 +67,23 @@ def clean() -> Generator[None]:
 collect_ignore = [] if HAS_ENGINES else ["test_local.py"]
 """The embedded model is an engine."""
 
-_NEED_ENGINES = (
-    "test_F1_a_slow_sink_does_not_slow_the_program",  # LiteLLM takes longer than the limit alone
-)
-
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Without engines every test goes through LiteLLM, which leaves sockets and event loops to be collected."""
-    if not HAS_ENGINES:
-        for kind in ("ResourceWarning", "DeprecationWarning", "pytest.PytestUnraisableExceptionWarning"):
-            config.addinivalue_line("filterwarnings", f"ignore::{kind}")
+    """Without engines every test goes through LiteLLM: what it warns of is no finding about us."""
+    for warning in () if HAS_ENGINES else LITELLM_WARNINGS:
+        config.addinivalue_line("filterwarnings", f"ignore:{warning}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.originalname in _NEED_ENGINES:
-            item.add_marker(needs_engines)
+    for item in () if HAS_ENGINES else items:
+        for reason, holds in _WITHOUT_ENGINES.items():
+            if holds(item):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+_WITHOUT_ENGINES: Mapping[str, Callable[[pytest.Item], bool]] = {
+    "XMLAdapter of DSPy 3.3 reads by regular expression; what differs is corrected at the end of the field": (
+        lambda item: item.path.name == "test_fields.py" and "xml" in item.name.lower()
+    ),
+    "LiteLLM alone takes longer than the limit": lambda item: "test_F1_a_slow_sink" in item.name,
+}

@@ -18,6 +18,20 @@ from typing import Any, cast
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # LiteLLM would fetch its prices when imported
 
+LITELLM_WARNINGS = (
+    # When it is imported.
+    ":DeprecationWarning",
+    # When its models are made and serialized; as errors, these would look to it like a broken connection.
+    "Item .* on TypedDict class:UserWarning",
+    "Pydantic serializer warnings:UserWarning",
+    # Its pools live as long as the process, their sockets until collected, also those of a closed event loop.
+    ":ResourceWarning",
+    ":pytest.PytestUnraisableExceptionWarning",
+    # It logs a success later; a loop that closes at once does not wait for that.
+    "coroutine .* was never awaited:RuntimeWarning",
+)
+"""What LiteLLM and the HTTP clients below it say of themselves, as filters."""
+
 INPUT_TOKENS = 7
 """What every prompt counts as; a completion counts one token a chunk."""
 

@@ -25,7 +25,10 @@ try:
         Usage,
     )
 except ImportError:  # before DSPy 3.4 an LM has no engine: `lm` then answers over HTTP, through LiteLLM
+    import litellm
+
     HAS_ENGINES = False
+    litellm.suppress_debug_info = True
 else:
     HAS_ENGINES = True
 

@@ -12,7 +12,7 @@ import dspy
 import pytest
 import streamll
 from conftest import Seen
-from scripted import Script, chat, lm
+from scripted import Script, chat, lm, needs_engines
 from streamll import Event
 from streamll.core.events import ResultEvent
 from streamll.errors import NotAProgram
@@ -107,6 +107,7 @@ async def test_a_program_that_never_runs_raises_too() -> None:
         await everything(Empty())
 
 
+@needs_engines  # over HTTP the provider writes on until it notices
 @pytest.mark.parametrize("program", [QA(), AsyncQA()])
 async def test_leaving_early_stops_the_program_and_not_the_caller(program: dspy.Module) -> None:
     model = lm(chat(reasoning="word " * 2000, answer="never"), seconds_a_chunk=0.001)

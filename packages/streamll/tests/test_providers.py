@@ -13,21 +13,11 @@ import openai_server
 import pytest
 import streamll
 from conftest import Seen
-from openai_server import INPUT_TOKENS, Reply, Script
+from openai_server import INPUT_TOKENS, LITELLM_WARNINGS, Reply, Script
 from scripted import HAS_ENGINES, chat
 from test_tree import check_log
 
-pytestmark = [
-    # LiteLLM at import, and when its response models are serialized.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),
-    # LiteLLM's and httpx's connection pools live as long as the process, their sockets until collected; so do
-    # the asynchronous ones of an event loop that a test has closed.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    # LiteLLM logs a success in the background, which a loop that closes at once does not await.
-    pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
-]
+pytestmark = [pytest.mark.filterwarnings(f"ignore:{warning}") for warning in LITELLM_WARNINGS]
 
 ENGINES = ["auto", "litellm"] if HAS_ENGINES else ["litellm"]
 ANSWER = chat(answer="Machine learning is a subset")

@@ -13,7 +13,7 @@ import dspy
 import pytest
 import streamll
 from conftest import Seen
-from scripted import chat, lm
+from scripted import chat, lm, needs_engines
 from streamll import Event, decode
 from streamll.core import outlets
 from streamll.sinks import BaseSink, JsonlSink
@@ -204,6 +204,7 @@ def test_an_event_filter_costs_no_tokens_when_it_leaves_them_out(seen: Seen) -> 
     assert [e.sequence for e in seen] == [0, 1]
 
 
+@needs_engines  # LiteLLM leaves some
 def test_executions_leave_nothing_behind() -> None:
     import gc
     import tracemalloc

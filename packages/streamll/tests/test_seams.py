@@ -10,13 +10,11 @@ import pytest
 import streamll
 from conftest import Seen
 from dspy.utils import callback
-from scripted import chat, lm
+from scripted import chat, lm, needs_engines
 from streamll.core import capture, seams
 
-NEWEST = tuple(int(n) for n in dspy.__version__.split(".")[:2]) >= (3, 4)
 
-
-@pytest.mark.skipif(not NEWEST, reason="an older DSPy has fewer seams, by design")
+@needs_engines  # an older DSPy has fewer seams, by design
 @pytest.mark.parametrize("seam", seams.SEAMS)
 def test_the_seam_is_where_it_was(seam: str) -> None:
     found = seams.find(seam)
@@ -56,6 +54,7 @@ def test_a_call_that_cannot_be_described_goes_on(seen: Seen, caplog: pytest.LogC
     assert "streamll failed to take down a module call; the program goes on" in caplog.text
 
 
+@needs_engines
 @pytest.mark.parametrize(("show", "what"), [(seams._show, "start"), (seams._Chunks, "chunk")])  # pyright: ignore
 def test_a_fault_in_reading_the_stream_is_logged(
     show: Any, what: str, caplog: pytest.LogCaptureFixture
@@ -71,6 +70,7 @@ def test_a_fault_in_reading_the_stream_is_logged(
     assert "the program goes on" in caplog.text
 
 
+@needs_engines
 def test_a_model_that_refuses_to_stream_is_asked_again_without(seen: Seen) -> None:
     class Refusing:
         supports_function_calling = supports_reasoning = supports_response_schema = False
@@ -90,6 +90,7 @@ def test_a_model_that_refuses_to_stream_is_asked_again_without(seen: Seen) -> No
     assert [e.data["token"] for e in seen.of("token")] == ["whole"]
 
 
+@needs_engines
 def test_without_the_seams_everything_but_tokens_works() -> None:
     code = """
 import logging, sys
@@ -100,7 +101,7 @@ seams.SEAMS = {name.replace(":", ":gone"): hook for name, hook in seams.SEAMS.it
 seams.ENGINE, seams.LITELLM = (name.replace(":", ":gone") for name in (seams.ENGINE, seams.LITELLM))
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 import dspy, streamll
-from scripted import chat, lm
+from scripted import chat, lm, needs_engines
 seen = []
 streamll.configure([seen.append])
 for _ in range(2):

@@ -9,7 +9,7 @@ import pytest
 import streamll
 from conftest import Seen
 from dspy.utils.dummies import DummyLM
-from scripted import WithoutStream, chat, lm
+from scripted import WithoutStream, chat, lm, needs_engines
 from streamll import TokenEvent
 
 ANSWER = chat(answer="Machine learning is a subset")
@@ -203,7 +203,7 @@ def test_a_cache_hit_emits_the_field_once(seen: Seen) -> None:
     assert (ends[1]["cost_usd"], ends[1]["cost_source"]) == (0.0, "cached")
 
 
-@pytest.mark.parametrize("kind", ["without stream()", "DummyLM"])
+@pytest.mark.parametrize("kind", [pytest.param("without stream()", marks=needs_engines), "DummyLM"])
 def test_an_engine_that_does_not_stream_emits_the_field_once(seen: Seen, kind: str) -> None:
     engine = dspy.LM("scripted/model", engine=WithoutStream(ANSWER), cache=False)
     ask(lm=engine if kind != "DummyLM" else DummyLM([{"answer": "Machine learning is a subset"}]))

@@ -10,7 +10,7 @@ from dspy.utils import callback_context
 
 from streamll.core import capture, context, hooks
 from streamll.core.context import Call, EventFilter, Instrument, Layer, Redact
-from streamll.core.events import JsonValue
+from streamll.core.events import SPANS, JsonValue
 from streamll.core.log import LOG, flush
 from streamll.core.outlets import Sink, SinkOutlet, outlet_for
 from streamll.core.router import CONFIGURATION, route, set_default_sink
@@ -136,7 +136,7 @@ class configure:
     ) -> None:
         self._layer = Layer(
             outlets=None if sinks is None else tuple(outlet_for(sink) for sink in _sinks(sinks)),
-            event_filter=event_filter,
+            event_filter=(event_filter,) if isinstance(event_filter, str) else event_filter,
             include_inputs=include_inputs,
             include_outputs=include_outputs,
             redact=redact,
@@ -214,7 +214,14 @@ def emit(event_type: str, data: Mapping[str, object] | None = None, operation: s
         _emit(parent, event_type, data or {}, operation)
 
 
+_RESERVED = frozenset(f"{span}_{end}" for span in SPANS for end in ("start", "end", "error")) | {
+    *("token", "reasoning", "stream_reset")
+}
+
+
 def _emit(call: Call, event_type: str, data: Mapping[str, object], operation: str | None) -> None:
+    if event_type in _RESERVED:
+        raise ValueError(f"{event_type!r} is an event type of streamll's own; choose another name for yours.")
     to = route(context.current())
     if not to.wants(event_type):
         return
@@ -238,7 +245,7 @@ class trace:
         metadata: Put into the data of `trace_start`.
     """
 
-    def __init__(self, operation: str, **metadata: object) -> None:
+    def __init__(self, operation: str, /, **metadata: object) -> None:
         self.operation = operation
         self._metadata = metadata
         self._call: Call | None = None
@@ -257,7 +264,7 @@ class trace:
 
     def __exit__(self, _kind: object, raised: BaseException | None, _where: TracebackType | None) -> None:
         if self._call is not None and self._active is not None:
-            callback_context.ACTIVE_CALL_ID.reset(self._active)
+            context.restore(callback_context.ACTIVE_CALL_ID, self._active)
             capture.finish(self._call, {}, raised)
 
     async def __aenter__(self) -> Self:

@@ -23,7 +23,7 @@ MAX_BEHIND = 100_000
 
 
 def stream(
-    program: dspy.Module, *, status_message_provider: Any = None, **inputs: Any
+    program: dspy.Module, /, *, status_message_provider: Any = None, **inputs: Any
 ) -> AsyncGenerator[Event]:
     """Run `program(**inputs)` and yield every event of it as it happens.
 
@@ -54,20 +54,25 @@ async def _stream(program: dspy.Module, inputs: dict[str, Any], status: Any) -> 
     execution, mailbox = Execution(), _Mailbox()
     frame = Frame(Instrument(outlets=(mailbox,), fields=None, status=status))
     scope = context.current()
-    with context.bound(scope.but(frames=(*scope.frames, frame), execution=execution)):
+    decorated = [
+        other for other in scope.frames if other.module is not None
+    ]  # another stream's events are its own
+    with context.bound(scope.but(frames=(*decorated, frame), execution=execution)):
         run = asyncio.create_task(_run(program, inputs, mailbox))
     sequence, ended = -1, False
     try:
         while (event := await mailbox.get()) is not None:
-            sequence, ended = event.sequence, event.event_type == "execution_end"
+            own = event.execution_id == execution.id
+            ended = own and event.event_type == "execution_end"
+            sequence = event.sequence if own else sequence
             yield rebuilt(event, ResultEvent, prediction=await run) if ended else event
         result = await run
         if not ended:  # a filter or `redact` withheld the end; the caller still gets what was returned
             yield _end(execution, sequence + 1, result)
     finally:
-        execution.cancelled = True
-        run.cancel()
-        with suppress(BaseException):
+        if not run.done():
+            execution.cancelled = True
+            run.cancel()
             await asyncio.wait([run])
 
 
@@ -141,9 +146,8 @@ class _Mailbox:
         if len(self._events) >= MAX_BEHIND:
             self._overflowed = True
             return
-        asleep = not self._events
         self._events.extend(events)
-        if asleep:
+        if len(self._events) <= len(events):  # the reader had taken all there was, and may wait
             with suppress(RuntimeError):  # the loop is closed: nobody reads
                 self._loop.call_soon_threadsafe(self._ready.set)
 

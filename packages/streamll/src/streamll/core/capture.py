@@ -8,7 +8,7 @@ import atexit
 import functools
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from contextvars import Token
 from time import perf_counter
 from types import SimpleNamespace
@@ -100,8 +100,11 @@ def _tells_given(call: Call, to: Route) -> bool:
 
 
 def _tells_result(call: Call, to: Route) -> bool:
-    """False when what a call gave back is private. An adapter's prompt is made of inputs."""
-    return to.include_outputs and (to.include_inputs or call.kind != "adapter_format")
+    """False when what a call gave back is private. A prompt, or an evaluation's table, is made of inputs."""
+    return to.include_outputs and (to.include_inputs or call.kind not in _MADE_OF_INPUTS)
+
+
+_MADE_OF_INPUTS = frozenset({"adapter_format", "evaluate", "compile"})
 
 
 def finish(call: Call, data: Mapping[str, object], raised: BaseException | None = None) -> None:
@@ -109,11 +112,13 @@ def finish(call: Call, data: Mapping[str, object], raised: BaseException | None 
     execution = call.execution
     if execution.calls.pop(call.call_id, None) is None:
         return
-    if call is execution.root:
-        _abandon_children(execution)
-    _put_end(call, data, raised)
-    if call is execution.root:
-        _end_execution(call, raised)
+    try:
+        if call is execution.root:
+            _abandon_children(execution)
+        _put_end(call, data, raised)
+    finally:
+        if call is execution.root:
+            _end_execution(call, raised)
 
 
 def _put_end(
@@ -203,19 +208,28 @@ def _dotted_name(instance: object, parent: Call | None) -> str:
     return name if at_root else f"{holder.module_name}.{name}"
 
 
+_MOST_MODULES = 1_000
+
+
 def _attribute_of(holder: object, child: object) -> str | None:
-    for name, value in list(getattr(holder, "__dict__", {}).items()):
+    attributes = dict(getattr(holder, "__dict__", {}))
+    for name, value in attributes.items():
         if value is child:
             return name
-        items: Any = ()
-        if isinstance(value, (list, tuple)):
-            items = enumerate(cast("Sequence[object]", value))
-        elif isinstance(value, dict):
-            items = cast("dict[object, object]", value).items()
-        for key, item in items:
+    for name, value in attributes.items():
+        for key, item in _small_container(value):
             if item is child:
                 return f"{name}[{key!r}]"
     return None
+
+
+def _small_container(value: object) -> Iterable[tuple[object, object]]:
+    """Return keys and items of a list, tuple or dict that may hold modules: not a corpus, not a cache."""
+    if not isinstance(value, (list, tuple, dict)) or len(cast("Sized", value)) > _MOST_MODULES:
+        return ()
+    if isinstance(value, dict):
+        return list(cast("dict[object, object]", value).items())
+    return enumerate(cast("Sequence[object]", value))
 
 
 # --- the callback -------------------------------------------------------------------------------------------
@@ -290,10 +304,16 @@ def _tool_started(call: Call, _inputs: dict[str, Any]) -> None:
 _AT_START = {"lm": _lm_started, "adapter_format": _format_started, "tool": _tool_started}
 
 
-def _ended(kind: str, call_id: str, outputs: Any, exception: BaseException | None) -> None:
+def _ended(
+    kind: str,
+    call_id: str,
+    outputs: Any,
+    exception: BaseException | None,
+    execution: Execution | None = None,
+) -> None:
     if kind == "compile" and (token := _silenced.pop(call_id, None)):
         context.unbind(token)
-    execution = context.current().execution
+    execution = execution or context.current().execution
     call = execution.calls.get(call_id) if execution else None
     if call is None:
         return

@@ -225,9 +225,14 @@ def bind(scope: Scope, **settings: object) -> Token[Any]:
 
 
 def unbind(token: Token[Any]) -> None:
-    """Restore what was in force before `bind`; a token from another context is let go."""
+    """Restore what was in force before `bind`."""
+    restore(thread_local_overrides, token)
+
+
+def restore(variable: Any, token: Token[Any]) -> None:
+    """Reset `variable`; a token from another context is let go."""
     try:
-        thread_local_overrides.reset(token)
+        variable.reset(token)
     except ValueError:  # the generator or task that entered was closed from elsewhere
         return
 

@@ -104,11 +104,12 @@ def provider_of(instance: Any) -> str | None:
 
 
 def _without_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    return (
-        f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}" if host else parts.path
-    )
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return "unreadable"
+    return f"{parts.scheme}://{host}{port}{parts.path}" if host else parts.path
 
 
 def adapter_inputs(_instance: Any, inputs: Mapping[str, Any]) -> Data:
@@ -268,7 +269,7 @@ HINTS: Mapping[str, str] = {
 def error(raised: BaseException, *, kind: str, private: bool, tracebacks: bool = False) -> Data:
     """Return `{"error": {type, code, message, hint}}`; a private message is withheld, it may quote data."""
     code = classify(raised, kind=kind)
-    message = "withheld: inputs or outputs of this program are private" if private else scrubbed(str(raised))
+    message = "withheld: inputs or outputs of this program are private" if private else _message(raised)
     described: Data = {"type": type(raised).__name__, "code": code, "message": message, "hint": HINTS[code]}
     if tracebacks and not private:
         described["traceback"] = scrubbed("".join(traceback.format_exception(raised)))
@@ -297,16 +298,27 @@ def _causes(raised: BaseException) -> Iterator[BaseException]:
         yield raised
 
 
+_MAX_MESSAGE = 10_000
 _SECRETS = re.compile(
-    r"[^\s/:@]*:[^\s/@]+(?=@[\w\[])"  # user:password of a URL or an authority
+    r"(?<![^\s/:@])[^\s/:@]{0,256}:[^\s/@]{1,512}(?=@[\w\[])"  # user:password of a URL or an authority
     r"|\b(?:sk|pk|rk|gsk|xai|key)-[\w-]{8,}"
     r"|(?<=Bearer )[\w.~+/=-]{8,}"
 )
 
 
 def scrubbed(text: str) -> str:
-    """Return `text` without what looks like a credential: URL passwords, API keys, bearer tokens."""
-    return _SECRETS.sub("***", text)
+    """Return `text` without what looks like a credential: URL passwords, API keys, bearer tokens.
+
+    A text of more than 10,000 characters is cut there: this runs on the program's thread.
+    """
+    return _SECRETS.sub("***", text[:_MAX_MESSAGE]) + ("…" if len(text) > _MAX_MESSAGE else "")
+
+
+def _message(raised: BaseException) -> str:
+    try:
+        return scrubbed(str(raised))
+    except Exception:  # noqa: BLE001 - the exception's own `__str__`
+        return "unreadable: its __str__ raises"
 
 
 # --- tables -------------------------------------------------------------------------------------------------

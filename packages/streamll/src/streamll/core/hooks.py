@@ -9,6 +9,7 @@ import functools
 import inspect
 import itertools
 import logging
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import Token
 from importlib import import_module
@@ -86,7 +87,7 @@ def _callbacks() -> list[object]:
 class _Entered:
     """A call in progress: what to undo, and whether we report it or DSPy does."""
 
-    __slots__ = ("_active", "_call_id", "_kind", "_scope")
+    __slots__ = ("_active", "_call_id", "_execution", "_kind", "_scope")
 
     def __init__(self, kind: str, instance: object, scope: Scope, inputs: dict[str, Any] | None) -> None:
         self._kind = kind
@@ -102,12 +103,13 @@ class _Entered:
             self._scope = context.bind(scope)
         self._call_id = context.new_id()
         capture.started(kind, self._call_id, instance, inputs)
+        self._execution = context.current().execution
         self._active = cast("Any", callback_context.ACTIVE_CALL_ID).set(self._call_id)
 
     def leave(self, outputs: object, raised: BaseException | None) -> None:
         if self._call_id is not None:
-            callback_context.ACTIVE_CALL_ID.reset(self._active)
-            capture.ended(self._kind, self._call_id, outputs, raised)
+            context.restore(callback_context.ACTIVE_CALL_ID, self._active)
+            capture.ended(self._kind, self._call_id, outputs, raised, self._execution)
         if self._scope is not None:
             context.unbind(self._scope)
 
@@ -119,7 +121,7 @@ def _enter(
     scope = context.current()
     if scope is context.EMPTY and CONFIGURATION.is_silent and not _decorated and kind != "compile":
         return None
-    if scope.execution is not None and scope.execution.cancelled:
+    if scope.execution is not None and scope.execution.cancelled and not scope.execution.closed:
         raise context.Abandoned
     if kind == "module":
         scope = _with_frames(scope, instance)
@@ -258,9 +260,17 @@ def _hook_family(base: type, methods: Mapping[str, str]) -> None:
     cast("Any", base).__init_subclass__ = classmethod(__init_subclass__)
 
 
-@functools.cache
+_installing = threading.Lock()
+
+
 def install() -> None:
     """Hook DSPy, once; nothing happens until somebody listens."""
+    with _installing:
+        _install()
+
+
+@functools.cache
+def _install() -> None:
     seams.install()
     for path, methods in _METHODS.items():
         if cls := _class(path):

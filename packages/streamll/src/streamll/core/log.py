@@ -99,7 +99,7 @@ class Log:
                     continue
                 _hand_on(batches)
                 item()
-            except Exception:  # a fault of ours, or of a filter: the next event is not to blame
+            except BaseException:
                 logger.exception("streamll lost an event")
         _hand_on(batches)
 
@@ -112,16 +112,15 @@ class Log:
         data: Mapping[str, object],
         to: Route,
     ) -> None:
-        event: Event | None = _event(event_type, call, stamp, data)
+        event = _event(event_type, call, stamp, data)
         if event is None:
             return
-        if callable(to.layer.event_filter) and not to.layer.event_filter(event):
-            return
-        if to.layer.redact is not None:
-            event = _redacted(event, to.layer.redact)
-        if event is not None:
+        shown = _shown(event, to)
+        if shown is not None:
             for outlet in to.outlets:
-                batches.setdefault(outlet, []).append(event)
+                batches.setdefault(outlet, []).append(shown)
+        elif not event.is_last:
+            call.execution.sequence = event.sequence  # nobody saw the number: the next event has it
 
     def flush(self, timeout: float | None, outlets: Sequence[SinkOutlet] | None = None) -> bool:
         """Wait until every fact so far is with the sinks (all, or `outlets`), and they have handled it."""
@@ -140,9 +139,19 @@ class Log:
             outlet.after_fork()
 
 
+def _shown(event: Event, to: Route) -> Event | None:
+    """Return what the sinks get of `event`: None when a predicate or `redact` withholds it."""
+    if callable(to.layer.event_filter) and not to.layer.event_filter(event):
+        return None
+    return event if to.layer.redact is None else _redacted(event, to.layer.redact)
+
+
 def _hand_on(batches: dict[Outlet, list[Event]]) -> None:
     for outlet, events in batches.items():
-        outlet.put(events)
+        try:
+            outlet.put(events)
+        except Exception:  # no thread can be started, or the loop is gone: the other sinks go on
+            logger.exception("streamll lost %d event(s) of %r", len(events), outlet)
     batches.clear()
 
 
@@ -159,18 +168,23 @@ def _event(event_type: str, call: Call, stamp: int, data: Mapping[str, object]) 
         execution_id=execution.id,
         sequence=sequence,
         timestamp=_moment(stamp),
-        event_type=event_type,
+        event_type=_name(event_type),
         call_id=call.call_id,
         parent_call_id=call.parent_id,
-        module_name=call.module_name,
-        operation=call.operation,
+        module_name=_name(call.module_name) if call.module_name is not None else None,
+        operation=_name(call.operation),
         data=cast("dict[str, JsonValue]", data if token and _is_plain(data) else jsonable(data)),
     )
 
 
+def _name(name: str) -> str:
+    """Return a name as Unicode text, which a program's own names need not be."""
+    return name if type(name) is str and name.isascii() else str(jsonable(name))
+
+
 def _is_plain(data: Mapping[str, object]) -> bool:
     """True when token data is JSON already, as it nearly always is."""
-    return len(data) == len(TOKEN_KEYS) and cast("str", data["token"]).isascii()
+    return len(data) == len(TOKEN_KEYS) and isinstance(text := data.get("token"), str) and text.isascii()
 
 
 def _moment(nanoseconds: int) -> datetime:

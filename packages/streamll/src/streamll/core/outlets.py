@@ -106,10 +106,10 @@ class SinkOutlet:
             result = self._deliver(event)
             if inspect.iscoroutine(result):
                 runner.run(result)
-        except Exception as error:  # noqa: BLE001 - the sink's own code
+        except BaseException as error:  # noqa: BLE001 - the sink's own code, and this thread must go on
             self._count_failure(error)
 
-    def _count_failure(self, error: Exception) -> None:
+    def _count_failure(self, error: BaseException) -> None:
         self.failed += 1
         if self.failed & (self.failed - 1) == 0:  # 1, 2, 4, 8, ...: a line a doubling, not a line an event
             logger.warning("%r failed on %d event(s) so far: %s", self.sink, self.failed, named(error))
@@ -142,14 +142,15 @@ def outlet_for(sink: Sink) -> SinkOutlet:
 
 
 def all_outlets() -> list[SinkOutlet]:
-    return list(_outlets.values())
+    with _outlets_lock:
+        return list(_outlets.values())
 
 
 def left(deadline: float | None) -> float | None:
     return None if deadline is None else max(0.0, deadline - time.monotonic())
 
 
-def named(error: Exception) -> str:
+def named(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 

@@ -53,10 +53,11 @@ def hook_engine(original: Callable[..., Any]) -> Callable[..., Any]:
     return _engine
 
 
-def _not_streamable() -> tuple[type[Exception], ...]:
-    from dspy.lm15 import InvalidRequestError, UnsupportedFeatureError
-
-    return (InvalidRequestError, UnsupportedFeatureError)
+def _may_refuse_streaming(error: Exception) -> bool:
+    """True for an error that `stream=True` itself may have caused: some models refuse it to some accounts."""
+    definite = (dspy.lm15.ContextLengthError, dspy.lm15.UnsupportedModelError)
+    vague = (dspy.lm15.InvalidRequestError, dspy.lm15.UnsupportedFeatureError)
+    return isinstance(error, vague) and not isinstance(error, definite)
 
 
 def _show(tee: Tee, event: Any) -> None:
@@ -103,22 +104,19 @@ class _Engine:
         self._tee.attempt()
         if not (self._tee.streams and callable(getattr(self._inner, "stream", None))):
             return self._inner.complete(request)
-        with dspy.lm15.ResponseStream(self._inner.stream(request), request) as stream:
-            events = stream.events()
-            try:
-                first = next(events)
-            except _not_streamable():  # some models refuse stream=True to some accounts
-                return self._inner.complete(request)
-            _show(self._tee, first)
-            return self._rest(stream, events)
-
-    def _rest(self, stream: Any, events: Iterator[Any]) -> Any:
+        begun = False
         try:
-            for event in events:
-                _show(self._tee, event)
-            return stream.response
+            with dspy.lm15.ResponseStream(self._inner.stream(request), request) as stream:
+                for event in stream.events():
+                    begun = True
+                    _show(self._tee, event)
+                return stream.response
         except dspy.lm15.StreamAssemblyError as error:
             raise _as_transport_error(error) from error
+        except dspy.lm15.LM15Error as error:
+            if begun or not _may_refuse_streaming(error):
+                raise
+            return self._inner.complete(request)
 
     def stream(self, request: Any) -> Iterator[Any]:
         self._tee.attempt()
@@ -136,19 +134,19 @@ class _AsyncEngine(_Engine):
         self._tee.attempt()
         if not (self._tee.streams and callable(getattr(self._inner, "stream", None))):
             return await self._inner.complete(request)
-        async with dspy.lm15.AsyncResponseStream(self._inner.stream(request), request) as stream:
-            events = stream.events()
-            try:
-                first = await anext(events)
-            except _not_streamable():
-                return await self._inner.complete(request)
-            _show(self._tee, first)
-            try:
-                async for event in events:
+        begun = False
+        try:
+            async with dspy.lm15.AsyncResponseStream(self._inner.stream(request), request) as stream:
+                async for event in stream.events():
+                    begun = True
                     _show(self._tee, event)
                 return await stream.response()
-            except dspy.lm15.StreamAssemblyError as error:
-                raise _as_transport_error(error) from error
+        except dspy.lm15.StreamAssemblyError as error:
+            raise _as_transport_error(error) from error
+        except dspy.lm15.LM15Error as error:
+            if begun or not _may_refuse_streaming(error):
+                raise
+            return await self._inner.complete(request)
 
     async def stream(self, request: Any) -> AsyncIterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         self._tee.attempt()
@@ -309,7 +307,7 @@ def _assembled(chunks: list[Any], asked: Mapping[str, Any]) -> Any:
 
 
 def hook_finalize(original: Callable[..., Any]) -> Callable[..., Any]:
-    """`dspy.clients.execution.finalize(lm, call, result)`: the result has usage, cost, and if it was cached."""
+    """`dspy.clients.execution.finalize(lm, call, result)`: the result has usage and cost."""
 
     @functools.wraps(original)
     def finalize(lm: Any, call: Any, result: Any) -> Any:

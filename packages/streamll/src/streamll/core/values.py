@@ -24,6 +24,7 @@ MAX_TOTAL = 4_000_000
 MAX_NODES = 10_000
 MAX_DEPTH = 32
 
+_LONG_BITS = 10_000  # Python writes out no more than 4,300 digits
 _MAX_COPY_DEPTH = 6
 _MAX_COPY_ITEMS = 1_000
 _SCALARS = frozenset({str, int, float, bool, type(None)})
@@ -49,13 +50,20 @@ def freeze(value: object, depth: int = 0) -> object:
 
 def _store(value: object) -> dict[object, object] | None:
     """Return the fields of a `dspy.Prediction` or `dspy.Example`."""
-    store = cast("object", getattr(value, "_store", None))
+    try:
+        store = cast("object", getattr(value, "_store", None))
+    except Exception:  # noqa: BLE001 - a proxy's own `__getattr__`
+        return None
     return cast("dict[object, object]", store) if type(store) is dict else None
 
 
 def jsonable(value: object) -> JsonValue:
     """Return `value` as JSON data within the limits above."""
     return _Walk().value(value, 0)
+
+
+def _long(number: int) -> str:
+    return str(number) if number.bit_length() < _LONG_BITS else f"<int of {number.bit_length():,} bits>"
 
 
 class _Walk:
@@ -73,11 +81,19 @@ class _Walk:
             return self._text(cast("str", value))
         if kind is bool or value is None:
             return cast("bool | None", value)
+        try:
+            return self._scalar(value, depth)
+        except BaseException as error:  # noqa: BLE001 - the value's own code may raise anything
+            return f"<{kind.__name__}: unreadable, {type(error).__name__}>"
+
+    def _scalar(self, value: object, depth: int) -> JsonValue:
         match value:
+            case enum.Enum():
+                return self.value(value.value, depth)
             case str():
-                return self._text(value)
+                return self._text(str.__str__(value))
             case int():
-                return int(value) if abs(value) < 2**63 else str(value)
+                return int(value) if abs(value) < 2**63 else _long(value)
             case float():
                 return float(value) if math.isfinite(value) else str(value)
             case _:
@@ -104,8 +120,6 @@ class _Walk:
         self._inside.add(id(value))
         try:
             return self._object(value, depth + 1)
-        except Exception as error:  # noqa: BLE001 - the value's own code may raise anything
-            return f"<{type(value).__name__}: unreadable, {type(error).__name__}>"
         finally:
             self._inside.discard(id(value))
 
@@ -117,8 +131,6 @@ class _Walk:
                 return self._items(cast("Iterable[object]", value), depth)
             case Mapping():
                 return self._mapping(cast("Mapping[object, object]", value), depth)
-            case enum.Enum():
-                return self.value(value.value, depth)
             case datetime.date() | datetime.time():
                 return value.isoformat()
             case bytes() | bytearray() | memoryview():
