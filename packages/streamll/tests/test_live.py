@@ -127,6 +127,7 @@ async def test_leaving_early_stops_the_program_and_not_the_caller(program: dspy.
     assert script.chunks - chunks <= 5
 
 
+@needs_engines
 def test_leaving_early_lets_the_interpreter_exit() -> None:
     code = """
 import asyncio, dspy, streamll, streamll.local

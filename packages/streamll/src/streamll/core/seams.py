@@ -294,12 +294,17 @@ def _has_engines() -> bool:
 
 def _assembled(chunks: list[Any], asked: Mapping[str, Any]) -> Any:
     """Return what LiteLLM returns when not streaming: that names the model which answered, not the one asked,
-    and has no price among the usage, where DSPy would add it up as tokens."""
+    and its usage is the provider's, without a price that DSPy would add up, or details nobody told."""
     response = _litellm().stream_chunk_builder(chunks, messages=asked.get("messages"))
     answered = getattr(response, "_hidden_params", {}).get("provider_response_model")
     response.model = answered or response.model
-    if hasattr(response.usage, "cost"):
-        del response.usage.cost
+    usage = response.usage
+    if hasattr(usage, "cost"):
+        del usage.cost
+    details = dict(usage.completion_tokens_details or {})
+    told = {name: count for name, count in details.items() if count is not None}
+    if told == {"reasoning_tokens": 0, "text_tokens": usage.completion_tokens}:
+        usage.completion_tokens_details = None
     return response
 
 
