@@ -20,7 +20,7 @@ check: uv ## Lint and types, strict
 	@$(UV) run --quiet basedpyright
 
 bench: uv ## Measure side by side with peers; prints ratios
-	@for script in benchmarks/*.py; do $(UV) run --quiet --group bench python $$script || exit 1; done
+	@for script in benchmarks/*.py; do $(UV) run --quiet --with-requirements benchmarks/peers.txt python $$script || exit 1; done
 
 uv:
 	@command -v uv >/dev/null || python -m uv --version >/dev/null 2>&1 || python -m pip install --quiet uv
