@@ -64,9 +64,7 @@ def test_a_sink_must_take_events(given: Any) -> None:
 
 
 def test_a_sink_is_no_class() -> None:
-    with pytest.raises(
-        TypeError, match="JsonlSink is a class; a sink is an instance of it"
-    ):
+    with pytest.raises(TypeError, match="JsonlSink is a class; a sink is an instance of it"):
         streamll.configure([streamll.sinks.JsonlSink])
 
 

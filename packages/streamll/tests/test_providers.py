@@ -300,7 +300,7 @@ def test_the_program_is_as_it_was(model: MakeLM, case: str) -> None:
             result = ask(lm, "question -> reasoning, answer", track_usage=True)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must be the same
             return {"raised": type(error), "text": str(error)}
-        names = ("usage", "cost", "outputs", "model", "messages")
+        names = ("usage", "cost", "outputs", "model", "response_model", "messages")
         return {
             "fields": dict(result),
             "history": [{name: entry[name] for name in names} for entry in lm.history],

@@ -9,6 +9,7 @@ import importlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, cast
 
 import dspy
@@ -110,7 +111,7 @@ class _Engine:
                 for event in stream.events():
                     begun = True
                     _show(self._tee, event)
-                return stream.response
+                return _named(stream.response)
         except dspy.lm15.StreamAssemblyError as error:
             raise _as_transport_error(error) from error
         except dspy.lm15.LM15Error as error:
@@ -140,7 +141,7 @@ class _AsyncEngine(_Engine):
                 async for event in stream.events():
                     begun = True
                     _show(self._tee, event)
-                return await stream.response()
+                return _named(await stream.response())
         except dspy.lm15.StreamAssemblyError as error:
             raise _as_transport_error(error) from error
         except dspy.lm15.LM15Error as error:
@@ -153,6 +154,12 @@ class _AsyncEngine(_Engine):
         async for event in self._inner.stream(request):
             _show(self._tee, event)
             yield event
+
+
+def _named(response: Any) -> Any:
+    """Return `response` with the model that answered, as `complete` has it; a stream begins without."""
+    answered = cast("dict[str, Any]", response.provider_data or {}).get("model")
+    return replace(response, model=answered) if answered else response
 
 
 def _as_transport_error(error: Exception) -> Exception:
