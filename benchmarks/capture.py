@@ -1,7 +1,6 @@
 """What being watched costs a DSPy program: streamll and its peers, side by side in one run.
 
-    make bench            # 3 to 4 minutes
-    make bench --quick    # a third of the blocks
+    make bench    # with the peers of peers.txt, 3 to 4 minutes; `--quick` takes a third of the blocks
 
 Variants take turns in short blocks. What is reported is the median over the blocks of the difference to the
 bare program in the same round, so a noisy neighbour hits all alike. Bare means bare: what streamll and the

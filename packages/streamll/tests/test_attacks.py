@@ -10,7 +10,7 @@ import dspy
 import pytest
 import streamll
 from conftest import Seen
-from scripted import chat, lm
+from scripted import chat, lm, needs_engines
 from streamll.core import context, describe, hooks
 from streamll.core.values import jsonable
 from test_tree import check_log
@@ -249,3 +249,18 @@ def test_flushing_while_sinks_come_and_go() -> None:
         stop.set()
         thread.join()
     assert context.current() is context.EMPTY
+
+
+@needs_engines
+def test_an_lm_class_with_a_call_of_its_own_is_seen_once(seen: Seen) -> None:
+    class Mine(dspy.LM):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return super().__call__(*args, **kwargs)
+
+    model = lm(chat(answer="Paris"))
+    with dspy.context(lm=Mine("mine/model", engine=model.engine, cache=False)):
+        dspy.Predict("question -> answer")(question="?")
+
+    assert seen.types().count("lm_start") == 1
+    assert seen.text("answer") == "Paris"
+    check_log(seen)

@@ -127,9 +127,18 @@ def _enter(
         scope = _with_frames(scope, instance)
     if not route(scope).outlets and kind != "compile":
         return None
+    if kind == "lm" and _is_inside(scope, instance):
+        return None
     if _callbacks() or getattr(instance, "callbacks", None):
         return _Entered(kind, instance, scope, None)
     return _Entered(kind, instance, scope, _INPUTS.get(kind, _named_arguments)(original, args, kwargs))
+
+
+def _is_inside(scope: Scope, lm: object) -> bool:
+    """True for the `super().__call__` of an LM class with a `__call__` of its own, which reports the call."""
+    calls = scope.execution.calls if scope.execution else {}
+    active = calls.get(callback_context.ACTIVE_CALL_ID.get() or "")
+    return active is not None and active.kind == "lm" and active.instance is lm
 
 
 type Inputs = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], dict[str, Any]]
@@ -202,6 +211,7 @@ def hooked(original: Callable[..., Any], kind: str) -> Callable[..., Any]:
 
 # --- which methods ------------------------------------------------------------------------------------------
 
+_LM = {"__call__": "lm", "acall": "lm"}
 _INTERPRETER = {
     "start": "interpreter_startup",
     "execute": "interpreter_execute",
@@ -212,7 +222,7 @@ _INTERPRETER = {
 _METHODS: Mapping[str, Mapping[str, str]] = {
     "dspy:Module": {"__call__": "module", "acall": "module"},
     "dspy:Retrieve": {"__call__": "module"},
-    "dspy:BaseLM": {"__call__": "lm", "acall": "lm"},
+    "dspy:BaseLM": _LM,
     "dspy.clients.typesafe:TypeSafe": {"__call__": "lm", "acall": "lm"},
     "dspy:Tool": {"__call__": "tool", "acall": "tool"},
     "dspy:Evaluate": {"__call__": "evaluate"},
@@ -224,6 +234,7 @@ _METHODS: Mapping[str, Mapping[str, str]] = {
 _FAMILIES: Mapping[str, Mapping[str, str]] = {
     "dspy:Adapter": {"format": "adapter_format", "parse": "adapter_parse"},
     "dspy.teleprompt.teleprompt:Teleprompter": {"compile": "compile"},
+    "dspy:BaseLM": _LM,  # other instrumentation puts a `__call__` on `dspy.LM`, and users on theirs
 }
 """Classes whose every subclass, also one not written yet, has its own methods that DSPy reports."""
 

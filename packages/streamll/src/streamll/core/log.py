@@ -24,8 +24,11 @@ from streamll.core.values import jsonable
 
 logger = logging.getLogger("streamll")
 
-_BATCH = 256
+_BATCH = 1024
 _EXIT_SECONDS = 5.0
+_PAUSE_SECONDS = (
+    0.001  # between batches, so that a burst is not a struggle with the program for the interpreter
+)
 
 TOKEN_KEYS = ("token", "token_index", "field")
 """What the data of a token consists of, when there is nothing special about it."""
@@ -86,6 +89,7 @@ class Log:
                 self._wake.acquire()
             self._sleeping = False
             self._drain()
+            time.sleep(_PAUSE_SECONDS)
 
     def _drain(self) -> None:
         """Number what is there and hand it on, a batch an outlet."""

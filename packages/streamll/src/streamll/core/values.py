@@ -40,7 +40,7 @@ def freeze(value: object, depth: int = 0) -> object:
         items = cast("dict[object, object]", value)
         if len(items) > _MAX_COPY_ITEMS:
             return items
-        return {key: freeze(item, depth + 1) for key, item in items.copy().items()}
+        return {k: v if type(v) in _SCALARS else freeze(v, depth + 1) for k, v in items.copy().items()}
     if kind is list or kind is tuple:
         row = cast("list[object]", value)
         return [freeze(item, depth + 1) for item in row] if len(row) <= _MAX_COPY_ITEMS else row
