@@ -26,9 +26,8 @@ logger = logging.getLogger("streamll")
 
 _BATCH = 1024
 _EXIT_SECONDS = 5.0
-_PAUSE_SECONDS = (
-    0.001  # between batches, so that a burst is not a struggle with the program for the interpreter
-)
+_PAUSE_SECONDS = 0.001
+"""Between batches: in a burst, the program and this thread would fight for the interpreter."""
 
 TOKEN_KEYS = ("token", "token_index", "field")
 """What the data of a token consists of, when there is nothing special about it."""
