@@ -211,7 +211,7 @@ def test_executions_leave_nothing_behind() -> None:
     import tracemalloc
 
     streamll.configure([lambda event: None])
-    model = lm(chat(answer="a"), disable_history=True) if False else lm(chat(answer="a"))
+    model = lm(chat(answer="a"))
     program = dspy.Predict("question -> answer")
 
     def burst(calls: int) -> None:

@@ -1,6 +1,8 @@
 """Tokens of the named fields, wherever in a program they are written, and the truth at the end."""
 
 import asyncio
+import functools
+import inspect
 import threading
 from typing import Any
 
@@ -304,18 +306,20 @@ def test_a_direct_lm_call_streams_its_text(seen: Seen) -> None:
     assert seen.text(None) == "plain words"
 
 
-def test_a_correction_is_emitted_and_counted(seen: Seen) -> None:
-    class Sloppy(dspy.ChatAdapter):
-        pass
+class Corrected(dspy.ChatAdapter):
+    """Reads as ChatAdapter does, for all one can see, and then changes what it read."""
 
-    adapter = Sloppy()
-    with dspy.context(lm=lm(chat(answer="said")), adapter=adapter):
-        program = dspy.Predict("question -> answer")
-        parse = dspy.ChatAdapter.parse
-        assert program(question="?").answer == "said"
-        assert parse is dspy.ChatAdapter.parse
+    @functools.wraps(inspect.unwrap(dspy.ChatAdapter.parse))
+    def parse(self, signature: Any, completion: str) -> dict[str, Any]:
+        return {"answer": "something else"}
 
-    assert seen.of("execution_end")[0].data["corrections"] == 0
+
+def test_what_differs_from_the_parsed_field_is_corrected_and_counted(seen: Seen) -> None:
+    ask(lm=lm(ANSWER), adapter=Corrected())
+
+    assert [e.data["reason"] for e in seen.of("stream_reset")] == ["corrected"]
+    assert seen.text("answer") == "something else"
+    assert seen.of("execution_end")[0].data["corrections"] == 1
 
 
 async def test_a_cancelled_call_leaves_no_trace_behind(seen: Seen) -> None:

@@ -102,7 +102,7 @@ class Log:
                     continue
                 _hand_on(batches)
                 item()
-            except BaseException:
+            except BaseException:  # of a value, of a filter, ours: the next event is not to blame
                 logger.exception("streamll lost an event")
         _hand_on(batches)
 
