@@ -449,3 +449,28 @@ def test_the_callback_is_one_object_and_registers_itself() -> None:
 
     assert streamll.dspy_callback() is callback is copy.deepcopy(callback)
     assert sum(c is callback for c in dspy.settings.callbacks) == 1
+
+
+def test_the_sink_of_an_inner_module_is_told_how_the_execution_ended(seen: Seen) -> None:
+    inner_seen = Seen()
+
+    @streamll.instrument(sinks=[inner_seen.append])
+    class Inner(dspy.Module):
+        def forward(self) -> str:
+            return "fine"
+
+    class Outer(dspy.Module):
+        def __init__(self) -> None:
+            self.inner = Inner()
+
+        def forward(self) -> str:
+            self.inner()
+            raise ValueError("the secret of the outer program")
+
+    with pytest.raises(ValueError, match="secret"):
+        Outer()()
+
+    assert inner_seen.types() == ["module_start", "module_end", "execution_error"]
+    assert inner_seen[-1].event_id == seen[-1].event_id
+    assert "secret" in str(seen[-1].data)
+    assert "secret" not in str(inner_seen[-1].data)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Token
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, time_ns
 from typing import Any, Protocol, cast
 
 from dspy.dsp.utils.settings import (
@@ -119,21 +119,35 @@ new_id = _Ids()
 
 
 class Execution:
-    """One append-only log. `sequence` belongs to the router's thread, the rest to the program's."""
+    """One append-only log. What is numbered and sent belongs to the log, the rest to the program."""
 
     __slots__ = (
-        *("calls", "cancelled", "closed", "id", "lock", "root", "sequence", "started", "token", "totals"),
+        *(
+            "calls",
+            "cancelled",
+            "closed",
+            "id",
+            "last_route",
+            "lock",
+            "outlets",
+            "root",
+            "sequence",
+            "started",
+        ),
+        *("token", "totals"),
         "__weakref__",
     )
 
     def __init__(self) -> None:
-        self.id = new_id()
+        self.id = f"{time_ns() // 1_000_000:012x}{new_id()}"  # sorts by time, which a store can seek by
         self.calls: dict[str, Call] = {}
         self.root: Call | None = None
         self.cancelled = False
         self.closed = False
         self.started = perf_counter()
         self.sequence = 0
+        self.last_route: object = None
+        self.outlets: dict[Outlet, None] = {}  # that were given any of it
         self.lock = threading.Lock()
         self.token: Token[Any] | None = None
         self.totals: dict[str, Any] = dict(_NO_TOTALS)

@@ -34,6 +34,9 @@ SPANS = (
 )
 """What has a beginning and an end: each `<span>_start` is closed by one `<span>_end` or `<span>_error`."""
 
+LAST = ("execution_end", "execution_error")
+"""Each closes the log of its execution."""
+
 type FinishReason = Literal["stop", "length", "tool_call", "content_filter", "error"] | str
 
 
@@ -70,8 +73,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_last(self) -> bool:
-        """True for the event that closes its execution's log."""
-        return self.event_type in ("execution_end", "execution_error")
+        """True for the event that closes its execution's log, also when all there is of it is a gap."""
+        return self.event_type in LAST or (self.event_type == "gap" and self.data.get("ended") is True)
 
 
 class TokenEvent(Event, frozen=True, kw_only=True):
@@ -115,6 +118,7 @@ class ResultEvent(Event, frozen=True, kw_only=True):
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)
+_token_decoder = msgspec.json.Decoder(TokenEvent)
 
 
 def encode(event: Event) -> bytes:
@@ -129,13 +133,16 @@ def decode(line: bytes | str) -> Event:
         BadEvent: Not JSON, or not an event; the message says where.
     """
     try:
-        event = _decoder.decode(line)
+        is_token = b'"event_type":"token"' in (line if isinstance(line, bytes) else line.encode())
+        event = (_token_decoder if is_token else _decoder).decode(line)
     except (msgspec.MsgspecError, UnicodeError) as error:
         given = line[:80]
         raise BadEvent(
             f"{given!r} is not a streamll event: {error}. Expected the output of encode()."
         ) from error
-    return rebuilt(event, TokenEvent) if event.event_type == "token" else event
+    if (event.event_type == "token") is is_token:
+        return event
+    return rebuilt(event, Event if is_token else TokenEvent)  # other spacing, or it was in the data
 
 
 def plain(event: Event) -> Event:

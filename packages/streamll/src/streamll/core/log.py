@@ -8,17 +8,27 @@ queues of the sinks that want it.
 import atexit
 import logging
 import os
+import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import cast
 
 from streamll.core.context import Call, Outlet
-from streamll.core.events import Event, JsonValue, TokenEvent
-from streamll.core.outlets import MAX_PENDING, SinkOutlet, all_outlets, left, named, start_thread
+from streamll.core.events import LAST, Event, JsonValue, TokenEvent, with_data
+from streamll.core.outlets import (
+    MAX_PENDING,
+    OwnOutlet,
+    SinkOutlet,
+    all_outlets,
+    left,
+    named,
+    start_thread,
+)
 from streamll.core.router import Route
 from streamll.core.values import jsonable
 
@@ -27,7 +37,9 @@ logger = logging.getLogger("streamll")
 _BATCH = 1024
 _EXIT_SECONDS = 5.0
 _PAUSE_SECONDS = 0.001
-"""Between batches: in a burst, the program and this thread would fight for the interpreter."""
+_BURST = 8
+"""Facts at once: from here it is a burst, in which the program and this thread would fight for the
+interpreter; so this thread pauses, and takes more at a time. Below, an event is on its way at once."""
 
 TOKEN_KEYS = ("token", "token_index", "field")
 """What the data of a token consists of, when there is nothing special about it."""
@@ -87,14 +99,15 @@ class Log:
             if not self._facts:
                 self._wake.acquire()
             self._sleeping = False
-            self._drain()
-            time.sleep(_PAUSE_SECONDS)
+            if self._drain() >= _BURST:
+                time.sleep(_PAUSE_SECONDS)
 
-    def _drain(self) -> None:
-        """Number what is there and hand it on, a batch an outlet."""
+    def _drain(self) -> int:
+        """Number what is there and hand it on, a batch an outlet; returns how much it was."""
         batches: dict[Outlet, list[Event]] = {}
         facts = self._facts
-        for _ in range(min(len(facts), _BATCH)):
+        number = min(len(facts), _BATCH)
+        for _ in range(number):
             item = facts.popleft()
             try:
                 if not callable(item):
@@ -105,6 +118,7 @@ class Log:
             except BaseException:  # of a value, of a filter, ours: the next event is not to blame
                 logger.exception("streamll lost an event")
         _hand_on(batches)
+        return number
 
     def _add(
         self,
@@ -118,14 +132,20 @@ class Log:
         event = _event(event_type, call, stamp, data)
         if event is None:
             return
-        shown = _shown(event, to)
+        execution, shown = call.execution, _shown(event, to)
+        if to is not execution.last_route:
+            execution.last_route = to
+            execution.outlets.update(dict.fromkeys(to.outlets))
         if shown is not None:
             for outlet in to.outlets:
                 batches.setdefault(outlet, []).append(shown)
         elif not event.is_last:
-            call.execution.sequence = event.sequence  # nobody saw the number: the next event has it
+            execution.sequence = event.sequence  # nobody saw the number: the next event has it
+        if event.is_last:
+            for outlet in execution.outlets.keys() - to.outlets:
+                batches.setdefault(outlet, []).append(_closing(event))
 
-    def flush(self, timeout: float | None, outlets: Sequence[SinkOutlet] | None = None) -> bool:
+    def flush(self, timeout: float | None, outlets: Sequence[SinkOutlet | OwnOutlet] | None = None) -> bool:
         """Wait until every fact so far is with the sinks (all, or `outlets`), and they have handled it."""
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._thread is not None and self._thread.is_alive():
@@ -140,6 +160,15 @@ class Log:
         self.__init__()
         for outlet in all_outlets():
             outlet.after_fork()
+
+
+def _closing(event: Event) -> Event:
+    """Return the end of a log for a sink of an inner module: it is told how it ended, not what of."""
+    error = event.data.get("error")
+    kept = (
+        {name: error[name] for name in ("type", "code") if name in error} if isinstance(error, dict) else None
+    )
+    return with_data(event, {**event.data, "error": kept} if kept else event.data)
 
 
 def _shown(event: Event, to: Route) -> Event | None:
@@ -164,34 +193,33 @@ def _event(event_type: str, call: Call, stamp: int, data: Mapping[str, object]) 
     sequence = execution.sequence
     if sequence < 0:  # a thread that outlived its program
         return None
-    execution.sequence = -1 if event_type in ("execution_end", "execution_error") else sequence + 1
-    token = event_type == "token"
-    return (TokenEvent if token else Event)(
+    is_token = event_type == "token"
+    execution.sequence = -1 if event_type in LAST else sequence + 1
+    # A token's data is JSON already, as nearly always; two in three events are tokens.
+    plain = (
+        is_token
+        and len(data) == len(TOKEN_KEYS)
+        and type(text := data.get("token")) is str
+        and text.isascii()
+    )
+    return (TokenEvent if is_token else Event)(
         event_id=f"{execution.id}-{sequence}",
         execution_id=execution.id,
         sequence=sequence,
-        timestamp=_moment(stamp),
-        event_type=_name(event_type),
+        timestamp=datetime.fromtimestamp(stamp / 1e9, UTC),
+        event_type=event_type if is_token else _name(event_type),
         call_id=call.call_id,
         parent_call_id=call.parent_id,
-        module_name=_name(call.module_name) if call.module_name is not None else None,
+        module_name=call.module_name and _name(call.module_name),
         operation=_name(call.operation),
-        data=cast("dict[str, JsonValue]", data if token and _is_plain(data) else jsonable(data)),
+        data=cast("dict[str, JsonValue]", data if plain else jsonable(data)),
     )
 
 
+@lru_cache(maxsize=1024)
 def _name(name: str) -> str:
     """Return a name as Unicode text, which a program's own names need not be."""
     return name if type(name) is str and name.isascii() else str(jsonable(name))
-
-
-def _is_plain(data: Mapping[str, object]) -> bool:
-    """True when token data is JSON already, as it nearly always is."""
-    return len(data) == len(TOKEN_KEYS) and isinstance(text := data.get("token"), str) and text.isascii()
-
-
-def _moment(nanoseconds: int) -> datetime:
-    return datetime.fromtimestamp(nanoseconds / 1e9, UTC)
 
 
 def _redacted(event: Event, redact: Callable[[Event], Event | None]) -> Event | None:
@@ -219,7 +247,34 @@ def flush(timeout: float | None = None) -> bool:
 
 
 def at_exit() -> None:
-    flush(_EXIT_SECONDS)
+    """Bring the sinks what is under way, and let them see to it."""
+    deadline = time.monotonic() + _EXIT_SECONDS
+    LOG.flush(_EXIT_SECONDS, ())
+    for outlet in all_outlets():
+        outlet.last_call(max(0.0, deadline - time.monotonic()))
 
 
 atexit.register(at_exit)
+
+
+def flush_on_sigterm() -> None:
+    """Let a process that nobody taught to end gracefully lose nothing when it is told to.
+
+    Only where SIGTERM would kill it on the spot: a handler of the program or its server stays as it is.
+    """
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, _terminated)
+
+
+def _terminated(_signal: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the second one kills
+    # Not here: this interrupts the main thread anywhere, maybe with a lock in its hands.
+    start_thread(_leave, "streamll leaves")
+
+
+def _leave() -> None:
+    at_exit()
+    os.kill(os.getpid(), signal.SIGTERM)

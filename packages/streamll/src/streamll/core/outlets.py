@@ -33,6 +33,16 @@ class HandlesEvents(Protocol):
 type Sink = HandlesEvents | Callable[[Event], object]
 
 
+@runtime_checkable
+class OwnOutlet(Protocol):
+    """A sink with a queue and a worker of its own, that needs none of ours."""
+
+    def put(self, events: Sequence[Event]) -> None: ...
+    def flush(self, timeout: float | None = None) -> bool: ...
+    def last_call(self, timeout: float) -> None: ...
+    def after_fork(self) -> None: ...
+
+
 class SinkOutlet:
     """A sink's queue and the thread that empties it, which ends when idle and starts again when needed."""
 
@@ -70,6 +80,10 @@ class SinkOutlet:
         with self._changed:
             done = self._changed.wait_for(lambda: not self._events and not self._busy, timeout)
         return self._flush_sink(left(deadline)) if done else False
+
+    def last_call(self, timeout: float) -> None:
+        """Handle what waits, as far as the interpreter's end allows."""
+        self.flush(timeout)
 
     def _flush_sink(self, timeout: float | None) -> bool:
         if not isinstance(self.sink, HandlesEvents):
@@ -119,12 +133,12 @@ class SinkOutlet:
         self._events.clear()  # the parent's worker delivers these
 
 
-_outlets: WeakValueDictionary[tuple[int, str | None], SinkOutlet] = WeakValueDictionary()
+_outlets: WeakValueDictionary[tuple[int, str | None], SinkOutlet | OwnOutlet] = WeakValueDictionary()
 """By the sink's identity, which is its own as long as the outlet holds it: sinks may compare equal."""
 _outlets_lock = threading.Lock()
 
 
-def outlet_for(sink: Sink) -> SinkOutlet:
+def outlet_for(sink: Sink) -> SinkOutlet | OwnOutlet:
     """Return the one outlet of `sink`, so that a sink configured twice gets an event once."""
     if isinstance(sink, type):
         raise TypeError(f"{sink.__name__} is a class; a sink is an instance of it: {sink.__name__}(...).")
@@ -137,11 +151,11 @@ def outlet_for(sink: Sink) -> SinkOutlet:
     with _outlets_lock:
         found = _outlets.get(key)
         if found is None:
-            found = _outlets[key] = SinkOutlet(sink)
+            found = _outlets[key] = sink if isinstance(sink, OwnOutlet) else SinkOutlet(sink)
         return found
 
 
-def all_outlets() -> list[SinkOutlet]:
+def all_outlets() -> list[SinkOutlet | OwnOutlet]:
     with _outlets_lock:
         return list(_outlets.values())
 

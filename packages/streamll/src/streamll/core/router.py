@@ -20,6 +20,7 @@ class Configuration:
         self._lock = threading.Lock()
         self._layers: tuple[Layer, ...] = ()
         self.effective = Layer()
+        self.ambient: tuple[Outlet, ...] = ()
         self.is_silent = True  # no shared sink wants anything
 
     def push(self, layer: Layer) -> None:
@@ -30,10 +31,17 @@ class Configuration:
         with self._lock:
             self._set(tuple(other for other in self._layers if other is not layer))
 
+    def add_ambient(self, outlets: tuple[Outlet, ...]) -> None:
+        """Add sinks that whoever runs the process wants, besides those the program configures."""
+        with self._lock:
+            self.ambient += outlets
+            self._set(self._layers)
+
     def _set(self, layers: tuple[Layer, ...]) -> None:
         self._layers = layers
         self.effective = folded(Layer(), layers)
-        self.is_silent = not (self.effective.outlets and _passes_any(self.effective))
+        outlets = self.effective.outlets or self.ambient
+        self.is_silent = not (outlets and _passes_any(self.effective))
 
 
 def folded(base: Layer, layers: Sequence[Layer]) -> Layer:
@@ -116,12 +124,12 @@ def _framed(frames: Sequence[Frame]) -> list[Outlet]:
 
 
 def _shared(scope: Scope, layer: Layer) -> tuple[Outlet, ...]:
-    """The configured sinks; an instrumented program that nobody gave any streams to the terminal."""
+    """The configured and ambient sinks; an instrumented program nobody gave any streams to the terminal."""
     if layer.outlets is not None:
-        return layer.outlets
+        return (*layer.outlets, *CONFIGURATION.ambient)
     if not scope.frames or _framed(scope.frames):
-        return ()
-    return tuple(make() for make in _default)
+        return CONFIGURATION.ambient
+    return (*(make() for make in _default), *CONFIGURATION.ambient)
 
 
 def token_route(scope: Scope, name: str | None) -> Route | None:
