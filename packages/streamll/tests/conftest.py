@@ -1,14 +1,18 @@
 """What every test gets: a clean configuration, and a list that collects events."""
 
 from collections.abc import Callable, Generator, Mapping
+from pathlib import Path
 from typing import Any
 
 import dspy
 import pytest
 import streamll
 from openai_server import LITELLM_WARNINGS
+from logs import new_name
 from scripted import HAS_ENGINES
+from servers import server
 from streamll.core import capture, context, router
+from streamll.eventlog import EventLog
 
 
 class Seen(list[streamll.Event]):
@@ -46,6 +50,26 @@ def seen() -> Generator[Seen]:
     events = Seen()
     with streamll.configure([events.append]):
         yield events
+
+
+TRANSPORTS = ("memory", "sqlite", "redis", "rabbitmq", "nats")
+
+
+@pytest.fixture(params=TRANSPORTS)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place for events; a test that asks for one runs on every transport."""
+    places = {"memory": f"memory:{new_name()}", "sqlite": f"sqlite:///{tmp_path}/events.db"}
+    return places.get(request.param) or server(request.param)
+
+
+@pytest.fixture
+def target() -> str:
+    return new_name()
+
+
+@pytest.fixture
+def log(url: str, target: str) -> EventLog:
+    return EventLog(url, target)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,201 @@
+"""A connection to an SQLite file that survives forks, and ways to wait for what others write to it."""
+
+import asyncio
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
+from weakref import WeakSet
+
+from streamll.errors import Refused, StreamllError, Unreachable
+
+_LOOKS = (0.001, 0.025)
+"""Seconds between two looks at what other processes write: after something came, and when it is quiet."""
+
+
+class Db:
+    """One connection, and statements with the names of tables filled in: `{t}` is `names["t"]`.
+
+    SQLite forbids using a connection after a fork, in parent and child alike as soon as both go on. So it is
+    closed before a fork, and opened again when it is next used.
+    """
+
+    def __init__(self, path: str, names: Mapping[str, str], prepare: Callable[["Db"], None]) -> None:
+        self.path = path
+        self._names = names
+        self._prepare = prepare
+        self._connection: sqlite3.Connection | None = None
+        self.lock = threading.RLock()
+        _open.add(self)
+
+    @contextmanager
+    def use(self) -> Generator[None]:
+        """Hold the connection, and turn what goes wrong with it into our errors."""
+        with self.lock, _typed_errors(self.path):
+            if self._connection is None:
+                self._connect()
+            yield
+
+    def _connect(self) -> None:
+        uri = self.path.startswith("file:")
+        self._connection = sqlite3.connect(
+            self.path, timeout=5, isolation_level=None, check_same_thread=False, uri=uri
+        )
+        try:
+            self._connection.text_factory = bytes
+            self.run("PRAGMA journal_mode=WAL")
+            self.run("PRAGMA synchronous=NORMAL")
+            self._prepare(self)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        with self.lock:
+            if self._connection is not None:
+                with suppress(sqlite3.Error):
+                    self._connection.close()
+                self._connection = None
+
+    @contextmanager
+    def transaction(self, kind: str = "IMMEDIATE") -> Generator[None]:
+        """All that happens inside or nothing; `DEFERRED` only reads, and sees the file at one moment."""
+        with self.use():
+            self.run(f"BEGIN {kind}")
+            try:
+                yield
+            except BaseException:
+                with suppress(sqlite3.Error):  # a full disk has rolled back already
+                    self.run("ROLLBACK")
+                raise
+            self.run("COMMIT")
+
+    # --- statements ---
+
+    def run(self, statement: str, *values: object) -> sqlite3.Cursor:
+        assert self._connection is not None
+        return self._connection.execute(statement.format_map(self._names), values)
+
+    def rows(self, statement: str, *values: object) -> list[Any]:
+        return self.run(statement, *values).fetchall()
+
+    def row(self, statement: str, *values: object) -> Any:
+        """Return the first row, None when there is none."""
+        return self.run(statement, *values).fetchone()
+
+    def many(self, statement: str, rows: Iterable[tuple[object, ...]]) -> int:
+        """Run `statement` on each row, and return how many rows of the table changed."""
+        assert self._connection is not None
+        before = self._connection.total_changes
+        self._connection.executemany(statement.format_map(self._names), rows)
+        return self._connection.total_changes - before
+
+
+_open: WeakSet[Db] = WeakSet()
+_held: list[Db] = []
+
+
+def _before_fork() -> None:
+    _held[:] = list(_open)
+    for db in _held:
+        db.lock.acquire()
+        db.close()
+
+
+def _after_fork() -> None:
+    for db in _held:
+        db.lock.release()
+    _held.clear()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+_AWAY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR")
+
+
+@contextmanager
+def _typed_errors(path: str) -> Generator[None]:
+    try:
+        yield
+    except StreamllError:
+        raise
+    except sqlite3.DatabaseError as error:
+        name: str = getattr(error, "sqlite_errorname", "")
+        if name.startswith(_AWAY):
+            raise Unreachable(f"SQLite cannot write {path!r} now: {error}.") from error
+        raise Refused(
+            f"SQLite refuses {path!r}: {error}. Expected a file this process may read and write, "
+            "or none yet in a directory that exists."
+        ) from error
+
+
+async def off_loop[**A, R](call: Callable[A, R], *args: A.args, **kwargs: A.kwargs) -> R:
+    """Run `call` in a thread, and see it through even if cancelled: its connection is closed next."""
+    running = asyncio.ensure_future(asyncio.to_thread(call, *args, **kwargs))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait([running])
+        raise
+
+
+# --- waiting ------------------------------------------------------------------------------------------------
+
+
+class Bell:
+    """Wakes the readers of a file that are in this process."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+
+    def ring(self) -> None:
+        for event, loop in tuple(self._waiting.items()):
+            with suppress(RuntimeError):  # that loop is closed
+                loop.call_soon_threadsafe(event.set)
+
+    @contextmanager
+    def heard(self) -> Generator[asyncio.Event]:
+        event = asyncio.Event()
+        self._waiting[event] = asyncio.get_running_loop()
+        try:
+            yield event
+        finally:
+            del self._waiting[event]
+
+
+@cache
+def bell(path: str) -> Bell:
+    """Return the one bell of a file."""
+    return Bell()
+
+
+class Changes:
+    """Waits until something may have changed in the file since the last wait ended."""
+
+    def __init__(self, db: Db, rung: asyncio.Event) -> None:
+        self._db = db
+        self._rung = rung
+        self._version: object = None
+
+    async def wait(self, seconds: float | None = None) -> None:
+        """Return when the bell has rung, another process has written, or `seconds` have passed."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        look, longest = _LOOKS
+        while not self._rung.is_set() and not self._written():
+            pause = look if deadline is None else min(look, deadline - time.monotonic())
+            if pause <= 0:
+                return
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._rung.wait(), pause)
+            look = min(longest, look * 1.5)
+        self._rung.clear()
+
+    def _written(self) -> bool:
+        before = self._version
+        with self._db.use():
+            self._version = self._db.row("PRAGMA data_version")
+        return self._version != before
