@@ -1,5 +1,6 @@
 """The functions a program uses: who is told, about what, with which ids. `live.py` has `stream`."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Token
 from types import TracebackType
@@ -9,14 +10,16 @@ import dspy
 from dspy.utils import callback_context
 
 from streamll.core import capture, context, hooks
-from streamll.core.context import Call, EventFilter, Instrument, Layer, Redact
+from streamll.core.context import Call, EventFilter, Instrument, Layer, Outlet, Redact
 from streamll.core.events import SPANS, JsonValue
-from streamll.core.log import LOG, flush
+from streamll.core.log import LOG, flush, flush_on_sigterm
 from streamll.core.outlets import Sink, SinkOutlet, outlet_for
 from streamll.core.router import CONFIGURATION, route, set_default_sink
 from streamll.core.values import freeze, jsonable
 from streamll.errors import NotAProgram
 from streamll.sinks.terminal import TerminalSink
+from streamll.sinks.transport import TransportSink
+from streamll.transports.base import DEFAULT_TARGET
 
 set_default_sink(TerminalSink)
 
@@ -84,7 +87,7 @@ def instrument(
         return program
 
     asked = Instrument(
-        outlets=tuple(outlet_for(sink) for sink in _sinks(sinks)),
+        outlets=_outlets(sinks),
         fields=frozenset([stream_fields] if isinstance(stream_fields, str) else stream_fields),
         include_inputs=include_inputs,
         include_outputs=include_outputs,
@@ -92,10 +95,22 @@ def instrument(
     return decorate if cls is None else decorate(cls)
 
 
-def _sinks(sinks: Iterable[Sink] | Sink) -> list[Sink]:
+def _outlets(sinks: Iterable[Sink] | Sink) -> tuple[Outlet, ...]:
     """Accept one sink where several are expected."""
     several = isinstance(sinks, Iterable) and not isinstance(sinks, (str, bytes))
-    return list(cast("Iterable[Sink]", sinks)) if several else [cast("Sink", sinks)]
+    flush_on_sigterm()
+    return tuple(map(outlet_for, cast("Iterable[Sink]", sinks) if several else [cast("Sink", sinks)]))
+
+
+def _from_environment() -> None:
+    """Give every program of this process the sink that `$STREAMLL_SINK` names, besides its own."""
+    if url := os.environ.get("STREAMLL_SINK"):
+        sink = TransportSink(url, os.environ.get("STREAMLL_TARGET") or DEFAULT_TARGET)
+        CONFIGURATION.add_ambient(_outlets(sink))
+        hooks.install()
+
+
+_from_environment()
 
 
 # --- configure, set_context ---------------------------------------------------------------------------------
@@ -135,7 +150,7 @@ class configure:
         optimizer_tokens: bool | None = None,
     ) -> None:
         self._layer = Layer(
-            outlets=None if sinks is None else tuple(outlet_for(sink) for sink in _sinks(sinks)),
+            outlets=None if sinks is None else _outlets(sinks),
             event_filter=(event_filter,) if isinstance(event_filter, str) else event_filter,
             include_inputs=include_inputs,
             include_outputs=include_outputs,

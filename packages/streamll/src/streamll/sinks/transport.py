@@ -1,0 +1,629 @@
+"""Sinks that keep events in a backend, and what they do while it is away.
+
+Events wait in memory, in their wire form. A thread of the sink's own sends whatever waits, in one batch, and
+then whatever has come meanwhile. While the server is away, what waits moves to a spill file, and is sent
+first, in order, when the server is back. Past the stated limits the oldest go: they are counted, and a `gap`
+event in the log of their execution says what is missing.
+"""
+
+import hashlib
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TypedDict, Unpack
+from urllib.parse import quote
+
+import msgspec
+
+from streamll.core.events import Event, decode, encode
+from streamll.errors import BadEvent, StreamllError, Unreachable
+from streamll.sinks._gaps import Gap, Gaps
+from streamll.sinks._spill import Spill, default_directory
+from streamll.sinks.base import BaseSink
+from streamll.transports import Retention, open_backend
+from streamll.transports.base import DEFAULT_TARGET, Entry, backoff, without_password
+
+logger = logging.getLogger("streamll")
+
+_MIB = 1024 * 1024
+_BATCH_EVENTS = 4096
+_BATCH_BYTES = 4 * _MIB
+_REST_SECONDS = 5.0
+_IDLE_SECONDS = 60.0
+_SPILL_AFTER_SECONDS = 1.0
+"""A server away for longer is not back at once: from here a killed process loses nothing that waits."""
+_SPILL_EVERY_SECONDS = 0.25
+_LONGEST_PAUSE = 10.0
+
+
+class SinkStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts since the sink was made, in events.
+
+    Attributes:
+        queued: Wait now, in memory, in flight or in the spill file.
+        sent: Were acknowledged by the backend, `gap` markers included.
+        retried: Were sent again, counted each time.
+        spilled: Went through the spill file, or wait there.
+        dropped: Are lost: past the limits of buffer and spill, or not to be stored.
+        last_error: What went wrong last, None when nothing did.
+    """
+
+    queued: int
+    sent: int
+    retried: int
+    spilled: int
+    dropped: int
+    last_error: str | None
+
+
+class TransportSink(BaseSink):
+    """Keeps events in the backend that a URL names, in order and without loss up to the limits.
+
+    Neither a slow nor a dead nor a lying server is noticed by the program: it hands over and goes on.
+
+    Args:
+        url: Where; see `streamll.transports.open_backend`.
+        target: Name of the log there.
+        retention: What the log keeps; 24 hours unless said.
+        buffer_events: Events that may wait in memory.
+        buffer_bytes: Bytes of events that may wait in memory.
+        spill_bytes: Bytes of events that may wait in the spill file; 0 is no file.
+        spill_directory: Where spill files are; `$STREAMLL_SPILL`, else `~/.local/state/streamll`. A file
+            left by a process that was killed is sent by the next sink of the same log.
+
+    Raises:
+        BadUrl: The URL names no backend.
+        MissingExtra: The backend's client is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        target: str = DEFAULT_TARGET,
+        *,
+        retention: Retention | None = None,
+        buffer_events: int = 100_000,
+        buffer_bytes: int = 64 * _MIB,
+        spill_bytes: int = 1024 * _MIB,
+        spill_directory: str | os.PathLike[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.url = url
+        self.target = target
+        self.backend = open_backend(url, target, retention=retention)
+        self.buffer_events = buffer_events
+        self.buffer_bytes = buffer_bytes
+        self.spill_bytes = spill_bytes
+        self.spill_directory = Path(spill_directory) if spill_directory else default_directory()
+        self.counts = {"sent": 0, "retried": 0, "spilled": 0, "dropped": 0}
+        self.last_error: str | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self.changed = threading.Condition()
+        self.keeping = threading.Lock()
+        self.queue: deque[Entry] = deque()
+        self.queue_bytes = 0
+        self.gaps = Gaps()
+        self.moves = 0
+        self.in_flight: Sequence[Entry] = ()
+        self.in_spill = 0
+        self.attempts_failed = 0
+        self.leaving = False
+        self.hurry = threading.Event()
+        self._sender: _Sender | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({without_password(self.url)!r}, {self.target!r})"
+
+    def stats(self) -> SinkStats:
+        """Return how much waits, arrived and was lost."""
+        with self.changed:
+            return SinkStats(queued=self._waiting(), **self.counts, last_error=self.last_error)
+
+    def _waiting(self) -> int:
+        return len(self.queue) + len(self.in_flight) + self.in_spill + bool(self.gaps)
+
+    # --- what the log calls, from its own thread ---
+
+    def handle_event(self, event: Event) -> None:
+        """Take one event; never blocks."""
+        self.put([event])
+
+    def put(self, events: Sequence[Event]) -> None:
+        """Take events; never blocks."""
+        entries = [Entry(event, encode(event)) for event in events]
+        size = sum([len(entry.body) for entry in entries])
+        with self.changed:
+            self.queue.extend(entries)
+            self.queue_bytes += size
+            self._drop()
+            self._employ()
+            self.changed.notify_all()
+
+    def _employ(self) -> None:
+        if self._sender is None:
+            self.is_running, self.leaving = True, False
+            self._sender = _Sender(self)
+
+    def _drop(self) -> None:
+        """Drop the oldest past the limits."""
+        while self.queue and (len(self.queue) > self.buffer_events or self.queue_bytes > self.buffer_bytes):
+            entry = self.queue.popleft()
+            self.queue_bytes -= len(entry.body)
+            self.lose(entry.event, 1 + self.moves)
+
+    def put_back(self) -> None:
+        """Take back what was in flight, as the oldest that waits."""
+        self.queue.extendleft(reversed(self.in_flight))
+        self.queue_bytes += sum([len(entry.body) for entry in self.in_flight])
+        self.in_flight = ()
+        self._drop()
+
+    def lose(self, event: Event, place: int) -> None:
+        """Count an event as lost, to be marked in its log; `place` 0 is the head of the spill."""
+        if not self.counts["dropped"]:
+            told = (
+                "%r drops events: its limits are %d events and %d bytes in memory, %d bytes in its spill file"
+            )
+            logger.warning(told, self, self.buffer_events, self.buffer_bytes, self.spill_bytes)
+        self.counts["dropped"] += 1
+        self.gaps.add(event, place)
+
+    # --- ends ---
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until everything is with the backend; while it is away, try again at once.
+
+        Returns:
+            False when `timeout` seconds were not enough; nothing is lost then.
+        """
+        self.hurry.set()
+        with self.changed:
+            if self.queue:
+                self._employ()
+            return self.changed.wait_for(lambda: not self._waiting(), timeout)
+
+    def last_call(self, timeout: float) -> None:
+        """Send what waits; what cannot be sent now goes to the spill file, for the next process to send."""
+        failed = self.attempts_failed
+        self.hurry.set()
+        with self.changed:
+            gone = self.changed.wait_for(
+                lambda: not self._waiting() or self.attempts_failed > failed, timeout
+            )
+        if not gone or self._waiting():
+            self.leaving = True
+            self._save()
+
+    def _save(self) -> None:
+        with self.keeping, self.changed:
+            entries = [*self.in_flight, *self.queue]  # stored twice is stored once, lost is lost
+            self.queue.clear()
+            if entries and self.spill_bytes:
+                try:
+                    spill = Spill(self.new_spill())
+                    spill.append([entry.body for entry in entries])
+                    spill.close()
+                except (OSError, sqlite3.Error) as error:
+                    logger.warning("%r lost %d events at exit: %s", self, len(entries), error)
+
+    def stop(self) -> None:
+        """Send or spill what waits, and let go of the connection; the next event starts again."""
+        self.last_call(_LONGEST_PAUSE)
+        self.leaving = True
+        self.hurry.set()
+        with self.changed:
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self._sender is None, _LONGEST_PAUSE)
+        self.is_running = False
+
+    def after_fork(self) -> None:
+        """Forget, in a forked child, what is the parent's: its queue, its connection, its files."""
+        if self._sender is not None:
+            self._sender.abandon()
+        self._begin()
+
+    def sender_ended(self, sender: "_Sender") -> None:
+        """Let the next event make another sender."""
+        with self.changed:
+            if self._sender is sender:
+                self._sender, self.in_spill = None, 0
+            self.changed.notify_all()
+
+    # --- files ---
+
+    def new_spill(self) -> Path:
+        return self.spill_directory / f"{self._log_id()}-{os.getpid()}-{os.urandom(4).hex()}.db"
+
+    def orphans(self) -> list[Path]:
+        """Return the spill files of this log, oldest first, also those in use."""
+        found = self.spill_directory.glob(f"{self._log_id()}-*.db")
+        return sorted(found, key=lambda path: path.stat().st_mtime)
+
+    def _log_id(self) -> str:
+        return hashlib.sha256(f"{without_password(self.url)}\n{self.target}".encode()).hexdigest()[:16]
+
+
+# --- the thread ---------------------------------------------------------------------------------------------
+
+
+class _Batch(NamedTuple):
+    """What is sent at once: from the head of a spill, or from the queue."""
+
+    entries: Sequence[Entry]
+    gaps: Sequence[Gap] = ()
+    spill: Spill | None = None
+    rows: Sequence[tuple[int, bytes]] = ()
+
+
+class _Sender:
+    """One life of a sink's thread: its connection, its files, and the state of its circuit breaker."""
+
+    def __init__(self, sink: TransportSink) -> None:
+        self._sink = sink
+        self._writer = sink.backend.writer()
+        self._spills: list[Spill] = []
+        self._own: Spill | None = None
+        self._attempt = 0
+        self._since = 0.0
+        self._thread = threading.Thread(
+            target=self._work, name=f"streamll {type(sink).__name__}", daemon=True
+        )
+        self._thread.start()
+
+    def abandon(self) -> None:
+        """Leave everything to the process this one was forked from."""
+        self._writer.abandon()
+        for spill in self._spills:
+            spill.abandon()
+
+    def _work(self) -> None:
+        try:
+            self._adopt()
+            while self._has_work():
+                batch = self._take()
+                if batch.entries:
+                    self._send(batch)
+        except BaseException:
+            logger.exception("the thread of %r ended", self._sink)
+            raise
+        finally:
+            self._sink.sender_ended(self)
+            self._writer.close()
+            for spill in self._spills:
+                spill.close()
+
+    # --- taking ---
+
+    def _has_work(self) -> bool:
+        """Wait for events; False when none came for so long that connection and thread are let go."""
+        sink, quiet = self._sink, 0.0
+        while True:
+            with sink.changed:
+                if sink.leaving or (quiet >= _IDLE_SECONDS and not sink.queue):
+                    sink.sender_ended(self)
+                    return False
+                if sink.queue or self._spills or sink.gaps:
+                    return True
+                if not sink.changed.wait_for(lambda: sink.queue or sink.leaving, _REST_SECONDS):
+                    quiet += _REST_SECONDS
+            self._writer.rest()
+
+    def _take(self) -> _Batch:
+        """Return the oldest events that wait; those of a spill stay in its file until they are sent."""
+        spill = self._spills[0] if self._spills else None
+        rows = self._oldest(spill) if spill else ()
+        if spill and not rows:
+            self._close(spill)
+            return _Batch(())
+        sink = self._sink
+        with sink.changed:
+            entries = _entries(rows) if rows else self._from_queue()
+            all_of_them = not rows and not sink.queue
+            marked, gaps = sink.gaps.take(entries, all_of_them=all_of_them)
+            sink.in_flight = () if rows else entries
+        return _Batch(marked, gaps, spill if rows else None, rows)
+
+    def _oldest(self, spill: Spill) -> Sequence[tuple[int, bytes]]:
+        """Return the oldest events of a spill; one that cannot be read any more is left as it is."""
+        try:
+            return spill.first(_BATCH_EVENTS)
+        except (OSError, sqlite3.Error) as error:
+            told = "%r lost %d events in %s: %s"
+            logger.warning(told, self._sink, spill.events, spill.path, error)
+            with self._sink.changed:
+                self._sink.last_error = _shown(error)
+                self._sink.in_spill -= spill.events
+                self._sink.counts["dropped"] += spill.events
+                self._sink.changed.notify_all()
+            return ()
+
+    def _from_queue(self) -> Sequence[Entry]:
+        queue, size, number = self._sink.queue, 0, 0
+        for entry in islice(queue, _BATCH_EVENTS):
+            size += len(entry.body)
+            number += 1
+            if size > _BATCH_BYTES:
+                break
+        taken = [queue.popleft() for _ in range(number)]
+        self._sink.queue_bytes -= sum([len(entry.body) for entry in taken])
+        return taken
+
+    # --- sending ---
+
+    def _send(self, batch: _Batch) -> None:
+        try:
+            self._writer.append(batch.entries)
+        except StreamllError as error:
+            self._failed(batch, error)
+        except Exception as error:  # noqa: BLE001 - of the client, on something in this batch
+            self._send_singly(batch, error)
+        else:
+            self._sent(batch, len(batch.entries))
+
+    def _sent(self, batch: _Batch, number: int) -> None:
+        sink = self._sink
+        if batch.spill:
+            batch.spill.remove(batch.rows)
+        with sink.changed:
+            sink.in_flight = ()
+            sink.in_spill -= len(batch.rows)
+            sink.counts["sent"] += number
+            sink.changed.notify_all()
+        if self._attempt:
+            self._recovered()
+
+    def _send_singly(self, batch: _Batch, error: Exception) -> None:
+        """Send what can be stored of a batch that could not be, and drop the rest of it."""
+        logger.warning("%r could not store %d events at once: %s", self._sink, len(batch.entries), error)
+        sent = 0
+        for entry in batch.entries:
+            try:
+                self._writer.append([entry])
+                sent += 1
+            except StreamllError as away:
+                self._failed(batch, away)
+                return
+            except Exception as reason:  # noqa: BLE001 - as above
+                self._sink.last_error = _shown(reason)
+                if entry.event.event_type != "gap":  # a gap that cannot be marked stays unmarked
+                    with self._sink.changed:
+                        self._sink.lose(entry.event, -1 - entry.event.sequence)
+        self._sent(batch, sent)
+
+    # --- the server is away ---
+
+    def _failed(self, batch: _Batch, error: StreamllError) -> None:
+        """Put the batch back, and wait before the next try."""
+        sink = self._sink
+        with sink.changed:
+            sink.put_back()
+            sink.gaps.restore(batch.gaps)
+            sink.counts["retried"] += len(batch.entries)
+            sink.last_error = _shown(error)
+            sink.attempts_failed += 1
+            sink.changed.notify_all()
+        self._attempt += 1
+        if self._attempt == 1:
+            self._since = time.monotonic()
+            told = "%r: events wait until it can be written to again: %s"
+            logger.warning(told, sink, error)
+        longest = _LONGEST_PAUSE if isinstance(error, Unreachable) else 3 * _LONGEST_PAUSE
+        self._sit_out(backoff(self._attempt, longest=longest))
+
+    def _sit_out(self, seconds: float) -> None:
+        """Let `seconds` pass, unless somebody is in a hurry, and keep what waits safe meanwhile."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self._sink.leaving:
+            if self._sink.hurry.wait(min(left, _SPILL_EVERY_SECONDS)):
+                self._sink.hurry.clear()
+                break
+            self._keep()
+        self._keep()
+
+    def _keep(self) -> None:
+        """Move what waits in memory to the spill file, if the outage lasts or much waits."""
+        sink = self._sink
+        long = time.monotonic() - self._since > _SPILL_AFTER_SECONDS
+        much = len(sink.queue) > sink.buffer_events // 4 or sink.queue_bytes > sink.buffer_bytes // 4
+        if (long or much) and sink.queue and sink.spill_bytes:
+            with sink.keeping:
+                self._spill()
+
+    def _spill(self) -> None:
+        sink = self._sink
+        with sink.changed:
+            sink.in_flight = entries = tuple(sink.queue)
+            sink.queue.clear()
+            sink.queue_bytes = 0
+        bodies = [entry.body for entry in entries]
+        try:
+            if self._own is None:
+                self._own = Spill(sink.new_spill())
+                self._spills.append(self._own)
+            self._make_room(sum(map(len, bodies)))
+            self._own.append(bodies)
+        except (OSError, sqlite3.Error) as error:
+            sink.last_error = _shown(error)
+            with sink.changed:
+                sink.put_back()  # memory holds what it may
+            return
+        with sink.changed:
+            sink.in_flight = ()
+            sink.moves += 1
+            sink.in_spill += len(bodies)
+            sink.counts["spilled"] += len(bodies)
+
+    def _make_room(self, size: int) -> None:
+        """Drop the oldest of the spilled events until `size` bytes more are within the limit."""
+        while self._spills and sum(spill.bytes for spill in self._spills) + size > self._sink.spill_bytes:
+            spill = next((spill for spill in self._spills if spill.events), None)
+            if spill is None:
+                return
+            rows = spill.first(_BATCH_EVENTS)
+            spill.remove(rows)
+            with self._sink.changed:
+                self._sink.in_spill -= len(rows)
+                for entry in _entries(rows):
+                    self._sink.lose(entry.event, 0)
+
+    def _recovered(self) -> None:
+        seconds, self._attempt = time.monotonic() - self._since, 0
+        counts = self._sink.stats()
+        told = (
+            "%r is back after %.1f s; of the events so far %d are sent, %d wait, %d were spilled, %d dropped"
+        )
+        logger.info(told, self._sink, seconds, counts.sent, counts.queued, counts.spilled, counts.dropped)
+
+    def _adopt(self) -> None:
+        """Take over the files of processes that ended during an outage, to be sent before anything else."""
+        found = map(Spill.orphan, self._sink.orphans())
+        self._spills = [spill for spill in found if spill is not None]
+        with self._sink.changed:
+            self._sink.in_spill = sum(spill.events for spill in self._spills)
+
+    def _close(self, spill: Spill) -> None:
+        self._spills.remove(spill)
+        spill.close()
+        if spill is self._own:
+            self._own = None
+
+
+def _entries(rows: Sequence[tuple[int, bytes]]) -> list[Entry]:
+    entries: list[Entry] = []
+    for _, body in rows:
+        try:
+            entries.append(Entry(decode(body), body))
+        except BadEvent:
+            logger.warning("a spill file holds %d bytes that are no event; they are left out", len(body))
+    return entries
+
+
+def _shown(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+# --- by backend ---------------------------------------------------------------------------------------------
+
+
+class Options(TypedDict, total=False):
+    """What every sink below takes as keywords; see `TransportSink`."""
+
+    retention: Retention | None
+    buffer_events: int
+    buffer_bytes: int
+    spill_bytes: int
+    spill_directory: str | os.PathLike[str] | None
+
+
+class RedisSink(TransportSink):
+    """Keeps events in Redis Streams: `stream_key` holds all of them, in the field `event`.
+
+    Args:
+        url: `redis://[user:password@]host:port/db` or `rediss://`; `$REDIS_URL`, else this machine's.
+        stream_key: Key of the stream; the other keys of the log begin with it.
+        redis_url: The same as `url`.
+        options: See `TransportSink`.
+
+    Raises:
+        TypeError: `url` and `redis_url` are given and differ.
+        MissingExtra: redis-py is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        stream_key: str = DEFAULT_TARGET,
+        *,
+        redis_url: str | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        place = _one(url, redis_url, "redis_url", "REDIS_URL", "redis://localhost:6379")
+        super().__init__(place, stream_key, **options)
+
+
+class RabbitMQSink(TransportSink):
+    """Keeps events in a RabbitMQ stream queue, and routes them by `event_type.module` in a topic exchange.
+
+    Args:
+        url: `amqp://user:password@host:port/vhost` or `amqps://`; `$AMQP_URL`, else this machine's.
+        queue: Name of the stream queue and of the exchange.
+        rabbitmq_url: The same as `url`.
+        options: See `TransportSink`.
+
+    Raises:
+        TypeError: `url` and `rabbitmq_url` are given and differ.
+        MissingExtra: pika is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        queue: str = DEFAULT_TARGET,
+        *,
+        rabbitmq_url: str | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        place = _one(url, rabbitmq_url, "rabbitmq_url", "AMQP_URL", "amqp://guest:guest@localhost:5672")
+        super().__init__(place, queue, **options)
+
+
+class NatsSink(TransportSink):
+    """Keeps events in a NATS JetStream stream, under the subject `streamll.<program>.<execution_id>`.
+
+    Args:
+        url: `nats://[user:password@]host:port` or `tls://`; `$NATS_URL`, else this machine's.
+        stream: Name of the stream.
+        nats_url: The same as `url`.
+        options: See `TransportSink`.
+
+    Raises:
+        TypeError: `url` and `nats_url` are given and differ.
+        MissingExtra: nats-py is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        stream: str = DEFAULT_TARGET,
+        *,
+        nats_url: str | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(
+            _one(url, nats_url, "nats_url", "NATS_URL", "nats://localhost:4222"), stream, **options
+        )
+
+
+class SqliteSink(TransportSink):
+    """Keeps events in an SQLite file, which any number of processes on this machine may write and read.
+
+    Args:
+        path: Of the file, or its URL `sqlite:///...`.
+        table: Name of the table of events.
+        options: See `TransportSink`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] = "streamll_events.db",
+        table: str = DEFAULT_TARGET,
+        **options: Unpack[Options],
+    ) -> None:
+        name = os.fspath(path)
+        url = name if name.startswith(("sqlite:", "memory:")) else f"sqlite:///{quote(name)}"
+        super().__init__(url, table, **options)
+
+
+def _one(url: str | None, other: str | None, name: str, variable: str, default: str) -> str:
+    if url and other and url != other:
+        given = (without_password(url), without_password(other))
+        raise TypeError(f"url={given[0]!r} and {name}={given[1]!r} say two places; give one of them.")
+    return url or other or os.environ.get(variable) or default
