@@ -1,11 +1,15 @@
 """Stream a DSPy program's inner workings to its users, as they happen."""
 
+from streamll.consumer import EventConsumer
 from streamll.core.events import Event, TokenEvent, decode, encode, with_data
+from streamll.eventlog import EventLog
 from streamll.instrument import configure, dspy_callback, emit, flush, instrument, set_context, trace
 from streamll.live import stream
 
 __all__ = [
     "Event",
+    "EventConsumer",
+    "EventLog",
     "TokenEvent",
     "configure",
     "decode",
