@@ -30,6 +30,17 @@ class Hosted(dspy.LM):
         super().__init__(model, engine=engine, async_engine=AsyncEngine(engine), cache=False, **options)
 
 
+async def _served(names: dict[str, Any]) -> None:
+    """Run the service of the page until it has handled an answer's end."""
+    ended = asyncio.Event()
+    names["consumer"].on("execution_end")(lambda _: ended.set())
+    service = asyncio.ensure_future(names["service"]())
+    async with asyncio.timeout(20):
+        await ended.wait()
+    await names["consumer"].stop()
+    await service
+
+
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
 def test_the_code_of_the_docs_runs(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[streamll.Event] = []
@@ -43,6 +54,12 @@ def test_the_code_of_the_docs_runs(page: Path, tmp_path: Path, capsys: pytest.Ca
                 exec(compile(code, str(page), "exec"), names)
         if inspect.iscoroutinefunction(names.get("answer")):
             assert asyncio.run(names["answer"]("Why?")).answer == "It is blue."
+        if inspect.iscoroutinefunction(names.get("replayed")):
+            read = asyncio.run(asyncio.wait_for(names["replayed"](), 20))
+            assert read[0].sequence == 4
+            assert read[-1].event_type == "execution_end"
+            asyncio.run(_served(names))
+            assert "It is blue." in capsys.readouterr().out
     finally:
         dspy.LM = lm
         dspy.configure(lm=settings.get("lm"))

@@ -3,8 +3,10 @@
 `documents/` holds their text unchanged. The one thing replaced is the hosted model, by a scripted one.
 """
 
+import ast
+import asyncio
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,21 +16,23 @@ import pytest
 import streamll
 from conftest import Seen
 from dspy.lm15 import StreamDeltaEvent, StreamEndEvent, StreamStartEvent, TextDelta
+from logs import new_name
 from scripted import Engine, chat, lm
+from servers import URLS, server
 from streamll import TokenEvent
 
 DOCUMENTS = Path(__file__).parent / "documents"
 PUBLISHED = Path(__file__).parents[2] / "shared" / "documents"
 NAMES = ("streamll-dspy-integration.md", "streamll-readme.md", "streamll-token-streaming.md")
 
-WAITING = {
-    ("streamll-dspy-integration.md", 0): "RedisSink",
-    ("streamll-readme.md", 1): "RedisSink",
-    ("streamll-readme.md", 2): "EventConsumer",
-    ("streamll-readme.md", 4): "EventConsumer",
-    ("streamll-token-streaming.md", 5): "RedisStreamConsumer",
+ON_REDIS = {
+    ("streamll-dspy-integration.md", 0),
+    ("streamll-readme.md", 1),
+    ("streamll-readme.md", 2),
+    ("streamll-readme.md", 4),
+    ("streamll-token-streaming.md", 5),
 }
-"""Blocks that need a broker, and the public name each is waiting for."""
+"""Blocks that talk to the Redis of this machine, under the names they say; each has its test below."""
 
 ANSWER = chat(reasoning="It learns from data.", analysis="Short.", answer="Machine learning is a subset")
 
@@ -42,7 +46,10 @@ def blocks(name: str) -> list[str]:
 
 def run(name: str, *numbers: int) -> dict[str, Any]:
     """Run blocks of a document in one namespace, in order, and return the namespace."""
-    namespace: dict[str, Any] = {"__name__": Path(name).stem, "dspy": dspy, "streamll": streamll}
+    return run_in({"__name__": Path(name).stem, "dspy": dspy, "streamll": streamll}, name, *numbers)
+
+
+def run_in(namespace: dict[str, Any], name: str, *numbers: int) -> dict[str, Any]:
     for number in numbers:
         exec(compile(blocks(name)[number], name, "exec"), namespace)
     assert streamll.flush(10)
@@ -63,22 +70,12 @@ def scripted() -> Generator[None]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_block_runs_as_it_stands(name: str) -> None:
-    numbers = [number for number in range(len(blocks(name))) if (name, number) not in WAITING]
+    numbers = [number for number in range(len(blocks(name))) if (name, number) not in ON_REDIS]
 
     namespace = run(name, *numbers)
 
     if "result" in namespace:
         assert namespace["result"].answer == "Machine learning is a subset"
-
-
-@pytest.mark.parametrize(("name", "number"), WAITING)
-def test_a_block_waits_only_for_what_does_not_exist(name: str, number: int) -> None:
-    awaited = WAITING[name, number]
-
-    assert number < len(blocks(name))
-    assert not any(hasattr(place, awaited) for place in (streamll, streamll.sinks)), (
-        f"{awaited} exists now: delete block {number} of {name} from WAITING"
-    )
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published documents are not beside this checkout")
@@ -276,3 +273,105 @@ def test_the_callback_captures_everything_of_any_module() -> None:
     assert [e.data["error"]["code"] for e in seen.of("tool_error")] == ["timeout"]  # pyright: ignore
     assert seen.text("answer") == "Machine learning is a subset"
     assert [b.sequence - a.sequence for a, b in pairwise(seen)] == [1] * (len(seen) - 1)
+
+
+# --- over Redis ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def redis() -> str:
+    """The URL that the documents write, when there is a Redis behind it."""
+    server("redis")
+    if URLS["redis"] not in ("redis://127.0.0.1:6379", "redis://localhost:6379"):
+        pytest.skip("the documents say localhost:6379")
+    return "redis://localhost:6379"
+
+
+async def started(name: str, number: int, namespace: dict[str, Any]) -> asyncio.Task[Any]:
+    """Run a block that awaits, and return when its consumer has taken its place."""
+    code = compile(blocks(name)[number], name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    running = asyncio.ensure_future(eval(code, namespace))
+    await asyncio.sleep(0)
+    await namespace["consumer"].start()
+    return running
+
+
+async def printed(capsys: pytest.CaptureFixture[str], text: Callable[[str], str], enough: str) -> str:
+    """Return the text in what was printed, once `enough` is in it."""
+    out = ""
+    async with asyncio.timeout(20):
+        while enough not in text(out):
+            await asyncio.sleep(0.01)
+            out += capsys.readouterr().out
+    return text(out)
+
+
+async def test_the_readmes_service_prints_the_tokens_of_the_readmes_program(
+    redis: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    namespace = run(README, 1)
+    service = await started(README, 2, namespace)
+    mine = await asyncio.to_thread(namespace["QA"](), "What is machine learning?")
+
+    assert await printed(capsys, str, mine.answer)
+
+    await namespace["consumer"].stop()
+    await service
+    namespace["sink"].stop()
+
+
+async def test_every_event_of_the_correlation_block_has_its_ids(redis: str) -> None:
+    namespace = run(README, 1)
+    service = await started(README, 2, namespace)
+    tokens: list[TokenEvent] = []
+    ended = asyncio.Event()
+
+    @namespace["consumer"].on("token", where={"conversation_id": "conv_123"})
+    def take(token: TokenEvent) -> None:
+        tokens.append(token)
+        if token.finish_reason:
+            ended.set()
+
+    run_in(namespace, README, 4)
+
+    async with asyncio.timeout(20):
+        await ended.wait()
+    await namespace["consumer"].stop()
+    await service
+    namespace["sink"].stop()
+    assert "".join(one.token for one in tokens) == namespace["result"].answer
+    assert {one.data["request_id"] for one in tokens} == {"req_456"}
+
+
+async def test_the_redis_consumer_prints_tokens_one_by_one(
+    redis: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    namespace: dict[str, Any] = {}
+    service = await started(TOKENS, 5, namespace)
+    sink = streamll.sinks.RedisSink(redis)
+    with streamll.configure([sink]):
+        dspy.Predict("question -> answer")(question="What?")
+
+    def tokens(out: str) -> str:
+        return "".join(re.findall(r"^Token #\d+ for answer: (.*)$", out, re.MULTILINE))
+
+    assert await printed(capsys, tokens, "Machine learning is a subset")
+    service.cancel()
+    await asyncio.gather(service, return_exceptions=True)
+    await namespace["consumer"].stop()
+    sink.stop()
+
+
+async def test_the_integration_block_sends_everything_to_redis_too(
+    redis: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("streamll-dspy-integration.md", 0)
+    with streamll.set_context(test=(mine := new_name())):
+        dspy.Predict("question -> answer")(question="What?")
+    assert streamll.flush(20)
+
+    listed = await streamll.EventLog(redis, "ml_events").executions(100)
+
+    (found,) = [one for one in listed if one.context.get("test") == mine]
+    assert (found.status, found.program) == ("ok", "Predict")
+    assert "[TOKEN] answer: " in capsys.readouterr().out
