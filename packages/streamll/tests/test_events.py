@@ -73,7 +73,7 @@ def test_an_event_is_one_line_with_every_field() -> None:
 
 
 def test_a_reader_ignores_fields_and_types_it_does_not_know() -> None:
-    line = json.dumps(json.loads(encode(event("from_the_future"))) | {"colour": "red", "version": 2})
+    line = json.dumps(json.loads(encode(event("from_the_future"))) | {"colour": "red"})
 
     assert decode(line).event_type == "from_the_future"
 
@@ -186,3 +186,26 @@ def test_what_is_frozen_does_not_change_later() -> None:
 @given(json_values | st.binary() | st.sets(st.fractions()) | st.datetimes() | st.complex_numbers())
 def test_no_value_raises(value: object) -> None:
     msgspec.json.encode(jsonable(value))
+
+
+def test_an_event_of_a_later_version_is_refused_with_advice() -> None:
+    line = b'{"event_id":"x-0","execution_id":"x","sequence":0,"timestamp":"2026-01-01T00:00:00Z",'
+    line += b'"event_type":"token","version":2}'
+
+    with pytest.raises(BadEvent, match="version 2; this streamll reads 1: upgrade"):
+        decode(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (b'"event_type": "token"', TokenEvent),
+        (b'"event_type":"token"', TokenEvent),
+        (b'"event_type":"note","data":{"event_type":"token"}', Event),
+    ],
+)
+def test_the_type_decides_the_class_however_it_is_written(line: bytes, kind: type[Event]) -> None:
+    head = b'{"event_id":"x-0","execution_id":"x","sequence":0,"timestamp":"2026-01-01T00:00:00Z",'
+
+    assert type(decode(head + line + b"}")) is kind
+    assert type(decode((head + line + b"}").decode())) is kind

@@ -70,6 +70,7 @@ class EventConsumer:
         retries: How often a handler that raised is called again, before the event becomes a dead letter.
         max_deliveries: In a group, how often an event is handed out whose member died of it each time.
         claim_after: Seconds after which what a silent member held goes to another one.
+        dead_letters: False only logs what cannot be handled: for one who just looks.
 
     Raises:
         BadUrl: `url` names no backend.
@@ -87,11 +88,13 @@ class EventConsumer:
         retries: int = 3,
         max_deliveries: int = 5,
         claim_after: float = 60.0,
+        dead_letters: bool = True,
     ) -> None:
         self.url = url
         self.target = target
         self.retries = retries
         self.max_deliveries = max_deliveries
+        self.dead_letters = dead_letters
         self.backend = open_backend(url, target)
         name = consumer or f"{socket.gethostname()}-{os.getpid()}-{os.urandom(2).hex()}"
         self._group = Group(group, name, timedelta(seconds=claim_after)) if group else None
@@ -286,8 +289,10 @@ class EventConsumer:
             group=self._group and self._group.name,
             timestamp=datetime.now(UTC),
         )
-        told = "%r moves the event at %s to the dead letters after %d tries: %s"
+        told = "%r gives up what is at %s, after %d tries: %s"
         logger.error(told, self, delivery.cursor, attempts, letter.error)
+        if not self.dead_letters:
+            return
         for attempt in itertools.count(1):
             try:
                 await self.backend.bury(letter)
@@ -344,7 +349,8 @@ class EventConsumer:
 
     async def _idly[T](self, waiting: Awaitable[T]) -> T | None:
         """Wait for what may take long; None when the consumer is stopped."""
-        self._idle = idle = asyncio.ensure_future(waiting)
+        idle = asyncio.ensure_future(waiting)
+        self._idle = cast("asyncio.Future[object]", idle)
         if self._stopping:
             idle.cancel()
         try:
@@ -482,6 +488,7 @@ class Options(TypedDict, total=False):
     retries: int
     max_deliveries: int
     claim_after: float
+    dead_letters: bool
 
 
 class RedisStreamConsumer(EventConsumer):

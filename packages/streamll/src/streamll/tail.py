@@ -95,7 +95,7 @@ async def _one(log: EventLog, execution_id: str, tell: Tell) -> AsyncGenerator[E
 
 async def _all(log: EventLog, start: Start) -> AsyncGenerator[Event]:
     await log.executions(1)  # a consumer waits for a server that is away; a person wants to know at once
-    async with EventConsumer(log.url, log.target, start=start) as consumer:
+    async with EventConsumer(log.url, log.target, start=start, dead_letters=False) as consumer:
         while (event := await consumer.consume_one(None)) is not None:
             yield event
 

@@ -130,7 +130,7 @@ def decode(line: bytes | str) -> Event:
     """Return the event written by `encode`; unknown fields are ignored.
 
     Raises:
-        BadEvent: Not JSON, or not an event; the message says where.
+        BadEvent: Not JSON, or not an event, which the message says where; or of a later version.
     """
     try:
         is_token = b'"event_type":"token"' in (line if isinstance(line, bytes) else line.encode())
@@ -140,6 +140,10 @@ def decode(line: bytes | str) -> Event:
         raise BadEvent(
             f"{given!r} is not a streamll event: {error}. Expected the output of encode()."
         ) from error
+    if event.version > VERSION:
+        raise BadEvent(
+            f"{line[:80]!r} is of version {event.version}; this streamll reads {VERSION}: upgrade."
+        )
     if (event.event_type == "token") is is_token:
         return event
     return rebuilt(event, Event if is_token else TokenEvent)  # other spacing, or it was in the data

@@ -120,6 +120,7 @@ _BEGIN_FRAME, _END_FRAME = (
     "\x1b[?2026l",
 )  # a terminal that knows synchronized output shows no half frame
 
+_START_AND_ERASE = "\r\x1b[2K"  # the cursor's row: a terminal may have echoed ^C there
 _UP_AND_ERASE = (
     "\x1b[1A\x1b[2K"  # row by row: tmux keeps what "erase to the end" wipes from the top of the screen
 )
@@ -185,7 +186,7 @@ class Bottom:
     def _cleared(self) -> str:
         """Return what wipes the region; a terminal that has become narrower has wrapped its rows."""
         rows = sum(max(1, -(-columns // self._console.width)) for columns in self._shown)
-        return _UP_AND_ERASE * rows
+        return _START_AND_ERASE + _UP_AND_ERASE * rows if rows else ""
 
     def _ansi(self, rows: Sequence[Text]) -> str:
         with self._console.capture() as captured:

@@ -292,6 +292,8 @@ def begun(execution_id: str) -> datetime | None:
 def without_password(url: str) -> str:
     """Return `url` as it may be shown: the user's name stays, the password and query do not."""
     parts = urlsplit(url)
+    if "@" not in parts.netloc and not parts.query:
+        return url
     host = parts.netloc.rpartition("@")[2]
     user = f"{parts.username}:***@" if parts.username and parts.password else "***@" if parts.password else ""
     if parts.username and not parts.password:
