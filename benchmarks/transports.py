@@ -281,7 +281,7 @@ def sqlite_sink(number: int) -> float:
 
 
 def handed(number: int) -> float:
-    """CPU of the program's thread for handing tokens to a sink, the building of their data left out."""
+    """CPU of the program's thread for handing tokens to a sink."""
     sink = RedisSink(REDIS, fresh())
     with streamll.configure([sink]), streamll.trace("benchmark"):
         scope = context.current()
@@ -297,6 +297,7 @@ def handed(number: int) -> float:
 
 
 def simple_queue(number: int) -> float:
+    """CPU of a thread that puts the same facts, with their times, on a SimpleQueue that another drains."""
     waiting: queue.SimpleQueue[object] = queue.SimpleQueue()
 
     def drain() -> None:
@@ -305,10 +306,11 @@ def simple_queue(number: int) -> float:
 
     reader = threading.Thread(target=drain)
     reader.start()
-    item = ("token", 1, 2, 3, 4)
+    call, to = object(), object()
+    data = {"token": "lighthouse ", "token_index": 0, "field": "answer"}
     began = time.thread_time()
     for _ in range(number):
-        waiting.put(item)
+        waiting.put(("token", call, time.time_ns(), data, to))
     seconds = time.thread_time() - began
     waiting.put(None)
     reader.join()

@@ -1,4 +1,4 @@
-"""TransportSink: what waits while the server is away, what is lost past the limits, and what a user is told."""
+"""TransportSink: what waits while the server is away, what is lost past the limits, what a user is told."""
 
 import asyncio
 import gc
@@ -23,7 +23,7 @@ from streamll.errors import BadUrl
 from streamll.eventlog import EventLog
 from streamll.sinks import NatsSink, RabbitMQSink, RedisSink, SqliteSink, TransportSink
 from streamll.sinks._gaps import Gaps
-from streamll.transports.base import Entry
+from streamll.transports.base import Entry, without_password
 
 
 @pytest.fixture
@@ -156,6 +156,26 @@ async def test_a_program_does_not_notice_a_dead_server(own: OwnServer, spill: Pa
     sink.stop()
 
 
+async def test_leaving_configure_does_not_wait_for_a_dead_server(own: OwnServer, spill: Path) -> None:
+    sink = RedisSink(own.url, spill_directory=spill)
+    own.stop()
+
+    def took() -> float:
+        began = time.perf_counter()
+        with streamll.configure([sink]), streamll.trace("request"):
+            pass
+        return time.perf_counter() - began
+
+    first = took()
+    assert sink.is_away
+
+    assert took() < max(first, 2) / 4
+    own.start()
+    assert sink.flush(20)
+    assert not sink.is_away
+    sink.stop()
+
+
 async def test_past_the_limits_the_oldest_go_and_the_log_says_so(own: OwnServer, spill: Path) -> None:
     sink = RedisSink(own.url, spill_directory=spill, buffer_events=50, spill_bytes=0)
     events = run_of(300)
@@ -186,7 +206,9 @@ async def test_an_execution_that_was_dropped_whole_has_an_end(own: OwnServer, sp
     own.start()
 
     assert sink.flush(20)
-    (gap,) = [e for e in await logged(own.url, "streamll_events", lost[0].execution_id) if e.event_type == "gap"]
+    (gap,) = [
+        e for e in await logged(own.url, "streamll_events", lost[0].execution_id) if e.event_type == "gap"
+    ]
     assert gap.is_last or gap.data["ended"] is False
     assert await logged(own.url, "streamll_events", kept[0].execution_id) == kept
     sink.stop()
@@ -272,9 +294,15 @@ def ended(last: str, url: str, spill: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(
     ("last", "code"),
-    [("", 0), ("raise SystemExit(3)", 3), ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(20)", -signal.SIGTERM)],
+    [
+        ("", 0),
+        ("raise SystemExit(3)", 3),
+        ("os.kill(os.getpid(), signal.SIGTERM); time.sleep(20)", -signal.SIGTERM),
+    ],
 )
-async def test_nothing_is_lost_when_the_process_ends(tmp_path: Path, spill: Path, last: str, code: int) -> None:
+async def test_nothing_is_lost_when_the_process_ends(
+    tmp_path: Path, spill: Path, last: str, code: int
+) -> None:
     url = f"sqlite:///{tmp_path}/events.db"
 
     assert ended(last, url, spill).returncode == code
@@ -323,7 +351,11 @@ async def test_a_fork_sends_its_own_events_and_not_its_parents(tmp_path: Path, s
 
     assert done.returncode == 0, done.stderr
     runs = await EventLog(url).executions()
-    assert sorted((str(run.program), run.events) for run in runs) == [("child", 4), ("parent", 4), ("work", 54)]
+    assert sorted((str(run.program), run.events) for run in runs) == [
+        ("child", 4),
+        ("parent", 4),
+        ("work", 54),
+    ]
 
 
 # --- what a user sees ---------------------------------------------------------------------------------------
@@ -352,6 +384,24 @@ def test_a_password_is_never_shown() -> None:
     with pytest.raises(TypeError) as told:
         RedisSink("redis://u:s3cret@h", redis_url="redis://u:0ther@h")
     assert "s3cret" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://h:6379/0", "redis://h:6379/0"),
+        ("redis://user:s3cret@h:6379/0?password=s3cret", "redis://user:***@h:6379/0"),
+        ("redis://:s3cret@h", "redis://:***@h"),
+        ("amqp://u:s3/cr@et@h/v", "amqp://u:***@h/v"),
+        ("amqp://u@h/v", "amqp://u@h/v"),
+        ("nats://s3cret@h", "nats://***@h"),
+        ("tls://s3cret@h:4222", "tls://***@h:4222"),
+        ("sqlite:///a@b/events.db", "sqlite:///a@b/events.db"),
+        ("memory:x", "memory:x"),
+    ],
+)
+def test_a_url_is_shown_without_what_is_secret(url: str, shown: str) -> None:
+    assert without_password(url) == shown
 
 
 def test_a_url_that_names_no_backend_is_refused() -> None:

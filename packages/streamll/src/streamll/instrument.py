@@ -172,7 +172,8 @@ class configure:
     def __exit__(self, *_: object) -> None:
         if self._token is not None:
             context.unbind(self._token)
-        LOG.flush(_EXIT_SECONDS, [cast("SinkOutlet", outlet) for outlet in self._layer.outlets or ()])
+        here = [outlet for outlet in self._layer.outlets or () if not getattr(outlet, "is_away", False)]
+        LOG.flush(_EXIT_SECONDS, [cast("SinkOutlet", outlet) for outlet in here])
 
 
 class set_context:

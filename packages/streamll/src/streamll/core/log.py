@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from time import time_ns
 from typing import cast
 
 from streamll.core.context import Call, Outlet
@@ -34,6 +35,7 @@ from streamll.core.values import jsonable
 
 logger = logging.getLogger("streamll")
 
+_MAX_FACTS = 2 * MAX_PENDING
 _BATCH = 1024
 _EXIT_SECONDS = 5.0
 _PAUSE_SECONDS = 0.001
@@ -56,7 +58,7 @@ class Log:
 
     def __init__(self) -> None:
         self._facts: deque[Fact | Callable[[], object]] = deque()
-        self._sleeping = False
+        self._sleeping = True
         self._wake = threading.Lock()
         self._wake.acquire()
         self._thread: threading.Thread | None = None
@@ -65,11 +67,12 @@ class Log:
 
     def put(self, event_type: str, call: Call, data: Mapping[str, object], to: Route) -> None:
         """Take down that `event_type` happened in `call`, now."""
-        if len(self._facts) >= 2 * MAX_PENDING and event_type in ("token", "reasoning"):
+        facts = self._facts
+        if len(facts) >= _MAX_FACTS and event_type in ("token", "reasoning"):
             self._lose()
             return
-        self._facts.append((event_type, call, time.time_ns(), data, to))
-        if self._sleeping or self._thread is None:
+        facts.append((event_type, call, time_ns(), data, to))
+        if self._sleeping:
             self._rouse()
 
     def _lose(self) -> None:
@@ -81,17 +84,24 @@ class Log:
     def after(self, call: Callable[[], object]) -> None:
         """Call `call` on the log's thread when all facts so far are with the sinks' queues."""
         self._facts.append(call)
-        if self._sleeping or self._thread is None:
+        if self._sleeping:
             self._rouse()
 
     def _rouse(self) -> None:
         self._sleeping = False
         if self._thread is None:
             with self._lock:
-                if self._thread is None:
-                    self._thread = start_thread(self._work, "streamll log")
+                if self._thread is None and not self._begin():
+                    return
         with suppress(RuntimeError):  # another thread was first
             self._wake.release()
+
+    def _begin(self) -> bool:
+        try:
+            self._thread = start_thread(self._work, "streamll log")
+        except RuntimeError:  # no thread can be started now: the next fact tries again
+            self._sleeping = True
+        return self._thread is not None
 
     def _work(self) -> None:
         while True:

@@ -130,6 +130,11 @@ class TransportSink(BaseSink):
     def _waiting(self) -> int:
         return len(self.queue) + len(self.in_flight) + self.in_spill + bool(self.gaps)
 
+    @property
+    def is_away(self) -> bool:
+        """True while the server cannot be written to: waiting for it is waiting for nothing."""
+        return self._sender is not None and self._sender.attempt > 0
+
     # --- what the log calls, from its own thread ---
 
     def handle_event(self, event: Event) -> None:
@@ -271,7 +276,7 @@ class _Sender:
         self._writer = sink.backend.writer()
         self._spills: list[Spill] = []
         self._own: Spill | None = None
-        self._attempt = 0
+        self.attempt = 0
         self._since = 0.0
         self._thread = threading.Thread(
             target=self._work, name=f"streamll {type(sink).__name__}", daemon=True
@@ -377,7 +382,7 @@ class _Sender:
             sink.in_spill -= len(batch.rows)
             sink.counts["sent"] += number
             sink.changed.notify_all()
-        if self._attempt:
+        if self.attempt:
             self._recovered()
 
     def _send_singly(self, batch: _Batch, error: Exception) -> None:
@@ -410,13 +415,13 @@ class _Sender:
             sink.last_error = _shown(error)
             sink.attempts_failed += 1
             sink.changed.notify_all()
-        self._attempt += 1
-        if self._attempt == 1:
+        self.attempt += 1
+        if self.attempt == 1:
             self._since = time.monotonic()
             told = "%r: events wait until it can be written to again: %s"
             logger.warning(told, sink, error)
         longest = _LONGEST_PAUSE if isinstance(error, Unreachable) else 3 * _LONGEST_PAUSE
-        self._sit_out(backoff(self._attempt, longest=longest))
+        self._sit_out(backoff(self.attempt, longest=longest))
 
     def _sit_out(self, seconds: float) -> None:
         """Let `seconds` pass, unless somebody is in a hurry, and keep what waits safe meanwhile."""
@@ -475,7 +480,7 @@ class _Sender:
                     self._sink.lose(entry.event, 0)
 
     def _recovered(self) -> None:
-        seconds, self._attempt = time.monotonic() - self._since, 0
+        seconds, self.attempt = time.monotonic() - self._since, 0
         counts = self._sink.stats()
         told = (
             "%r is back after %.1f s; of the events so far %d are sent, %d wait, %d were spilled, %d dropped"

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from random import random
 from time import monotonic
 from typing import Literal, NamedTuple, Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
@@ -290,14 +289,12 @@ def begun(execution_id: str) -> datetime | None:
 
 
 def without_password(url: str) -> str:
-    """Return `url` as it may be shown: the user's name stays, the password and query do not."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc and not parts.query:
+    """Return `url` as it may be shown: the user's name stays, password, token and query do not."""
+    scheme, colon, rest = url.partition("://")
+    if not colon or scheme in ("sqlite", "memory"):
         return url
-    host = parts.netloc.rpartition("@")[2]
-    user = f"{parts.username}:***@" if parts.username and parts.password else "***@" if parts.password else ""
-    if parts.username and not parts.password:
-        user = (
-            "***@" if parts.scheme in ("nats", "tls") else f"{parts.username}@"
-        )  # there, a lone user is a token
-    return urlunsplit((parts.scheme, f"{user}{host}", parts.path, "", ""))
+    credentials, at, place = rest.rpartition("@")  # a password may hold anything, unquoted
+    user, has_password, _ = credentials.partition(":")
+    is_token = scheme in ("nats", "tls") and not has_password
+    shown = "***" if is_token else f"{user}:***" if has_password else user
+    return f"{scheme}://{shown if at else ''}{at}{place.partition('?')[0]}"
