@@ -128,7 +128,7 @@ async def test_an_outage_is_one_line_in_the_log(
     back = [r for r in caplog.records if r.levelno == logging.INFO]
     assert len(warnings) == 1
     assert len(back) == 1
-    assert "202 are sent" in back[0].getMessage()
+    assert "202 events sent" in back[0].getMessage()
     assert sink.stats().retried > 0
     assert "Unreachable" in str(sink.stats().last_error)
     sink.stop()
@@ -356,6 +356,36 @@ async def test_a_fork_sends_its_own_events_and_not_its_parents(tmp_path: Path, s
         ("parent", 4),
         ("work", 54),
     ]
+
+
+AMBIENT = """
+import streamll, sys
+seen = []
+if sys.argv[1:]:
+    streamll.configure([seen.append])
+with streamll.trace("work"):
+    pass
+streamll.flush()
+print(len(seen))
+"""
+
+
+@pytest.mark.parametrize(("arguments", "seen"), [((), "0"), (("configured",), "4")])
+async def test_an_environment_variable_is_enough(tmp_path: Path, arguments: tuple[str], seen: str) -> None:
+    url = f"sqlite:///{tmp_path}/events.db"
+
+    done = subprocess.run(
+        [sys.executable, "-c", AMBIENT, *arguments],
+        env=os.environ | {"STREAMLL_SINK": url, "STREAMLL_TARGET": "mine"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert done.stdout.strip() == seen
+    (run,) = await EventLog(url, "mine").executions()
+    assert (run.program, run.status, run.events) == ("work", "ok", 4)
 
 
 # --- what a user sees ---------------------------------------------------------------------------------------

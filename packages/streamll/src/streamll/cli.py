@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.text import Text
 
 import streamll
-from streamll import local
 from streamll.core.events import Event, JsonValue, encode
 from streamll.errors import StreamllError
 from streamll.eventlog import EventLog
@@ -77,6 +76,10 @@ def demo(model: Path | None, questions: Sequence[str]) -> None:
 
     from streamll.demo import Handbook
 
+    try:
+        from streamll import local
+    except ImportError as error:
+        raise StreamllError("The embedded model needs DSPy 3.4 or later: uv add 'dspy>=3.4'") from error
     questions, began = questions or QUESTIONS, perf_counter()
     with dspy.context(lm=local.lm(model, max_tokens=128), adapter=dspy.JSONAdapter()):
         program = Handbook()

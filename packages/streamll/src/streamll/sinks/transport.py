@@ -277,7 +277,7 @@ class _Sender:
         self._spills: list[Spill] = []
         self._own: Spill | None = None
         self.attempt = 0
-        self._since = 0.0
+        self._since: float | None = None
         self._thread = threading.Thread(
             target=self._work, name=f"streamll {type(sink).__name__}", daemon=True
         )
@@ -382,8 +382,9 @@ class _Sender:
             sink.in_spill -= len(batch.rows)
             sink.counts["sent"] += number
             sink.changed.notify_all()
-        if self.attempt:
-            self._recovered()
+        self.attempt = 0
+        if not self._spills:
+            self._caught_up()
 
     def _send_singly(self, batch: _Batch, error: Exception) -> None:
         """Send what can be stored of a batch that could not be, and drop the rest of it."""
@@ -416,7 +417,7 @@ class _Sender:
             sink.attempts_failed += 1
             sink.changed.notify_all()
         self.attempt += 1
-        if self.attempt == 1:
+        if self._since is None:
             self._since = time.monotonic()
             told = "%r: events wait until it can be written to again: %s"
             logger.warning(told, sink, error)
@@ -436,7 +437,7 @@ class _Sender:
     def _keep(self) -> None:
         """Move what waits in memory to the spill file, if the outage lasts or much waits."""
         sink = self._sink
-        long = time.monotonic() - self._since > _SPILL_AFTER_SECONDS
+        long = self._since is not None and time.monotonic() - self._since > _SPILL_AFTER_SECONDS
         much = len(sink.queue) > sink.buffer_events // 4 or sink.queue_bytes > sink.buffer_bytes // 4
         if (long or much) and sink.queue and sink.spill_bytes:
             with sink.keeping:
@@ -479,13 +480,15 @@ class _Sender:
                 for entry in _entries(rows):
                     self._sink.lose(entry.event, 0)
 
-    def _recovered(self) -> None:
-        seconds, self.attempt = time.monotonic() - self._since, 0
-        counts = self._sink.stats()
+    def _caught_up(self) -> None:
+        """Say, once an outage, that what waited for its end is sent."""
+        if self._since is None:
+            return
+        seconds, self._since, counts = time.monotonic() - self._since, None, self._sink.stats()
         told = (
-            "%r is back after %.1f s; of the events so far %d are sent, %d wait, %d were spilled, %d dropped"
+            "%r caught up, %.1f s after it was cut off; so far %d events sent, %d of them spilled, %d dropped"
         )
-        logger.info(told, self._sink, seconds, counts.sent, counts.queued, counts.spilled, counts.dropped)
+        logger.info(told, self._sink, seconds, counts.sent, counts.spilled, counts.dropped)
 
     def _adopt(self) -> None:
         """Take over the files of processes that ended during an outage, to be sent before anything else."""
@@ -499,6 +502,8 @@ class _Sender:
         spill.close()
         if spill is self._own:
             self._own = None
+        if not self._spills and not self.attempt:
+            self._caught_up()
 
 
 def _entries(rows: Sequence[tuple[int, bytes]]) -> list[Entry]:
