@@ -127,7 +127,7 @@ async def test_an_outage_is_one_line_in_the_log(
     warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
     back = [r for r in caplog.records if r.levelno == logging.INFO]
     assert len(warnings) == 1
-    assert len(back) == 1
+    assert len(back) == 1, [r.getMessage() for r in caplog.records]
     assert "202 events sent" in back[0].getMessage()
     assert sink.stats().retried > 0
     assert "Unreachable" in str(sink.stats().last_error)
@@ -330,6 +330,37 @@ async def test_what_a_process_could_not_send_the_next_one_sends(own: OwnServer, 
     assert not list(spill.glob("*"))
 
 
+async def test_a_process_that_ends_in_an_outage_leaves_its_gaps_too(own: OwnServer, spill: Path) -> None:
+    size = len(streamll.encode(run_of(1)[1]))
+    sink = RedisSink(own.url, spill_directory=spill, buffer_events=400, spill_bytes=300 * size)
+    own.stop()
+    runs = [run_of(98) for _ in range(6)]
+    for events in runs:
+        sink.put(events)
+        await asyncio.sleep(0.5)
+    sink.stop()
+    lost = sink.stats().dropped
+    own.start()
+
+    heir = RedisSink(own.url, spill_directory=spill)
+    heir.put(run_of(1))
+
+    assert heir.flush(30)
+    logs = [await logged(own.url, "streamll_events", events[0].execution_id) for events in runs]
+    gaps = [one for got in logs for one in got if one.event_type == "gap"]
+    assert lost == sum(int(str(one.data["count"])) for one in gaps) > 0
+    for got, events in zip(logs, runs, strict=True):
+        missing = [
+            n
+            for one in got
+            if one.event_type == "gap"
+            for n in range(int(str(one.data["first"])), one.sequence + 1)
+        ]
+        there = [one.sequence for one in got if one.event_type != "gap"]
+        assert sorted(missing + there) == sequences(events)
+    heir.stop()
+
+
 async def test_what_a_killed_process_had_spilled_the_next_one_sends(own: OwnServer, spill: Path) -> None:
     own.stop()
     assert ended("time.sleep(2); os.kill(os.getpid(), 9)", own.url, spill).returncode == -9
@@ -374,7 +405,7 @@ print(len(seen))
 async def test_an_environment_variable_is_enough(tmp_path: Path, arguments: tuple[str], seen: str) -> None:
     url = f"sqlite:///{tmp_path}/events.db"
 
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: ASYNC221
         [sys.executable, "-c", AMBIENT, *arguments],
         env=os.environ | {"STREAMLL_SINK": url, "STREAMLL_TARGET": "mine"},
         capture_output=True,

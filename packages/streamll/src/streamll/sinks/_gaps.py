@@ -102,6 +102,13 @@ class Gaps:
             taken += rest
         return marked, taken
 
+    def take_heads(self) -> Sequence[Entry]:
+        """Return the markers of what was dropped at the head of the spill, older than all that waits."""
+        heads = [gap for gaps in self._gaps.values() for gap in gaps if gap.place == 0]
+        for gap in heads:
+            self._gaps[gap.execution_id].remove(gap)
+        return [gap.entry() for gap in heads]
+
     def _due(self, execution_id: str, sequence: int) -> list[Gap]:
         gaps = self._gaps.get(execution_id, [])
         due = [gap for gap in gaps if gap.first < sequence]

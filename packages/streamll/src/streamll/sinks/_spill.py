@@ -66,11 +66,17 @@ class Spill:
         self.events += len(bodies)
         self.bytes += sum(map(len, bodies))
 
-    def first(self, number: int) -> list[tuple[int, bytes]]:
-        """Return the oldest, with the ids by which to remove them."""
+    def first(self, number: int, size: int) -> list[tuple[int, bytes]]:
+        """Return the oldest, up to `number` or a little over `size` bytes, with the ids to remove them by."""
+        rows: list[tuple[int, bytes]] = []
         with self._open() as db:
             oldest = "SELECT id, body FROM spill WHERE id > ? ORDER BY id LIMIT ?"
-            return db.execute(oldest, (self._removed, number)).fetchall()
+            for row in db.execute(oldest, (self._removed, number)):
+                rows.append(row)
+                size -= len(row[1])
+                if size <= 0:
+                    break
+        return rows
 
     def remove(self, rows: Sequence[tuple[int, bytes]]) -> None:
         """Remove the rows that `first` returned; on a full disk they stay, and this process forgets them."""

@@ -208,16 +208,26 @@ class TransportSink(BaseSink):
             self._save()
 
     def _save(self) -> None:
+        """Write what waits to files of its own; markers of what the spill dropped come before it."""
         with self.keeping, self.changed:
-            entries = [*self.in_flight, *self.queue]  # stored twice is stored once, lost is lost
+            heads = self.gaps.take_heads()
+            waiting = [*self.in_flight, *self.queue]  # stored twice is stored once, lost is lost
+            entries, _ = self.gaps.take(waiting, all_of_them=True)
             self.queue.clear()
-            if entries and self.spill_bytes:
-                try:
-                    spill = Spill(self.new_spill())
-                    spill.append([entry.body for entry in entries])
-                    spill.close()
-                except (OSError, sqlite3.Error) as error:
-                    logger.warning("%r lost %d events at exit: %s", self, len(entries), error)
+            if self.spill_bytes:
+                self._write(heads, before_all=True)
+                self._write(entries)
+
+    def _write(self, entries: Sequence[Entry], *, before_all: bool = False) -> None:
+        try:
+            if entries:
+                spill = Spill(self.new_spill())
+                spill.append([entry.body for entry in entries])
+                spill.close()
+                if before_all:
+                    os.utime(spill.path, (0, 0))  # they are sent by age
+        except (OSError, sqlite3.Error) as error:
+            logger.warning("%r lost %d events at exit: %s", self, len(entries), error)
 
     def stop(self) -> None:
         """Send or spill what waits, and let go of the connection; the next event starts again."""
@@ -339,7 +349,7 @@ class _Sender:
     def _oldest(self, spill: Spill) -> Sequence[tuple[int, bytes]]:
         """Return the oldest events of a spill; one that cannot be read any more is left as it is."""
         try:
-            return spill.first(_BATCH_EVENTS)
+            return spill.first(_BATCH_EVENTS, _BATCH_BYTES)
         except (OSError, sqlite3.Error) as error:
             told = "%r lost %d events in %s: %s"
             logger.warning(told, self._sink, spill.events, spill.path, error)
@@ -374,17 +384,19 @@ class _Sender:
             self._sent(batch, len(batch.entries))
 
     def _sent(self, batch: _Batch, number: int) -> None:
-        sink = self._sink
+        sink, self.attempt = self._sink, 0
+        with sink.changed:
+            sink.counts["sent"] += number
         if batch.spill:
             batch.spill.remove(batch.rows)
-        with sink.changed:
+            if not batch.spill.events:
+                self._close(batch.spill)
+        elif not self._spills:
+            self._caught_up()
+        with sink.changed:  # only then: who waits for a flush finds it said
             sink.in_flight = ()
             sink.in_spill -= len(batch.rows)
-            sink.counts["sent"] += number
             sink.changed.notify_all()
-        self.attempt = 0
-        if not self._spills:
-            self._caught_up()
 
     def _send_singly(self, batch: _Batch, error: Exception) -> None:
         """Send what can be stored of a batch that could not be, and drop the rest of it."""
@@ -473,7 +485,7 @@ class _Sender:
             spill = next((spill for spill in self._spills if spill.events), None)
             if spill is None:
                 return
-            rows = spill.first(_BATCH_EVENTS)
+            rows = spill.first(_BATCH_EVENTS, _BATCH_BYTES)
             spill.remove(rows)
             with self._sink.changed:
                 self._sink.in_spill -= len(rows)
