@@ -7,8 +7,8 @@ from typing import Any
 import dspy
 import pytest
 import streamll
-from openai_server import LITELLM_WARNINGS
 from logs import new_name
+from openai_server import LITELLM_WARNINGS
 from scripted import HAS_ENGINES
 from servers import server
 from streamll.core import capture, context, router

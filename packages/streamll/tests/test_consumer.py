@@ -18,7 +18,9 @@ from streamll.transports import Retention
 class Handled(list[Event]):
     """A handler that keeps what it is called with, and stops the consumer after so many."""
 
-    def __init__(self, consumer: EventConsumer, number: int, *, raises: Callable[[Event], bool] | None = None):
+    def __init__(
+        self, consumer: EventConsumer, number: int, *, raises: Callable[[Event], bool] | None = None
+    ):
         self.consumer = consumer
         self.number = number
         self.raises = raises
@@ -143,7 +145,7 @@ async def test_a_cursor_that_is_none_is_refused() -> None:
         await EventConsumer("memory:", start="yesterday").start()
 
 
-# --- handlers that fail, messages that are none ---------------------------------------------------------------
+# --- handlers that fail, messages that are none -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("group", [None, "g"])
@@ -197,13 +199,18 @@ async def test_what_was_handled_is_acknowledged_and_what_was_not_comes_again(
     assert sorted(sequences(rest)) == sequences(events[5:])
 
 
-async def test_an_event_in_hand_when_its_loop_breaks_comes_again(log: EventLog, url: str, target: str) -> None:
+async def test_an_event_in_hand_when_its_loop_breaks_comes_again(
+    log: EventLog, url: str, target: str
+) -> None:
     log.append(run_of(2))
 
-    with pytest.raises(RuntimeError):
+    async def breaks() -> None:
         async with timeout(20), EventConsumer(url, target, start="earliest", group="g") as consumer:
             async for _ in consumer:
                 raise RuntimeError("in the middle of it")
+
+    with pytest.raises(RuntimeError):
+        await breaks()
 
     rest = await handled(EventConsumer(url, target, start="earliest", group="g"), 4)
     assert sorted(sequences(rest)) == [0, 1, 2, 3]
@@ -213,10 +220,12 @@ async def test_a_slow_handler_keeps_what_it_holds(log: EventLog, url: str, targe
     log.append(run_of(1))
     slow = EventConsumer(url, target, start="earliest", group="g", claim_after=0.5)
     seen: list[int] = []
+    begun = asyncio.Event()
 
     @slow.on("*")
     async def work(got: Event) -> None:
         await asyncio.sleep(0.6)
+        begun.set()
         seen.append(got.sequence)
         if len(seen) == 3:
             await slow.stop()
@@ -225,8 +234,7 @@ async def test_a_slow_handler_keeps_what_it_holds(log: EventLog, url: str, targe
     other.on("*")(lambda got: seen.append(-got.sequence - 100))
     async with timeout(20):
         running = asyncio.create_task(slow.run())
-        while not seen:
-            await asyncio.sleep(0.02)
+        await begun.wait()
         others = asyncio.create_task(other.run())
         await running
         await other.stop()

@@ -16,6 +16,7 @@ from streamll.eventlog import EventLog
 from streamll.transports import Retention
 from streamll.transports.base import Backend, DeadLetter, Delivery, Group, Start
 
+
 async def deliveries(
     backend: Backend,
     number: int,
