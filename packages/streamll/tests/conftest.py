@@ -7,10 +7,10 @@ from typing import Any
 import dspy
 import pytest
 import streamll
-from logs import new_name
+from logs import NAMES, new_name
 from openai_server import LITELLM_WARNINGS
 from scripted import HAS_ENGINES
-from servers import server
+from servers import forget, server
 from streamll.core import capture, context, router
 from streamll.eventlog import EventLog
 
@@ -82,6 +82,8 @@ def clean() -> Generator[None]:
     for layer in router.CONFIGURATION._layers:  # pyright: ignore[reportPrivateUsage]
         if layer not in layers:
             router.CONFIGURATION.remove(layer)
+    forget(NAMES)
+    NAMES.clear()
     callbacks: list[object] = dspy.settings.callbacks
     callbacks[:] = [callback for callback in callbacks if callback is not capture.CALLBACK]
 

@@ -11,10 +11,14 @@ from streamll import Event, TokenEvent
 
 _moments = count()
 
+NAMES: list[str] = []
+"""Made by this test, to be forgotten by the servers after it."""
+
 
 def new_name(prefix: str = "t") -> str:
     """Return a name nobody used before: tests share their servers."""
-    return f"{prefix}_{urandom(6).hex()}"
+    NAMES.append(f"{prefix}_{urandom(6).hex()}")
+    return NAMES[-1]
 
 
 def new_execution(ago: timedelta = timedelta()) -> str:

@@ -10,13 +10,9 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
+from own_servers import free_port
 
 SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return listening.getsockname()[1]
 
 
 class OwnRabbitMQ:

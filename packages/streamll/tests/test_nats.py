@@ -17,7 +17,7 @@ import pytest
 from logs import all_of, event, new_execution, new_name, run_of, taken
 from nats.aio.client import Client
 from nats.js import JetStreamContext
-from own_nats import NatsServer, nats_server
+from own_servers import NatsServer, nats_server
 from servers import server
 from streamll.core.events import Event, encode, rebuilt
 from streamll.errors import BadUrl, EventsExpired, Refused, Unreachable
@@ -99,7 +99,7 @@ async def test_a_stream_is_named_after_the_target_and_its_subjects_tell_program_
 def test_the_default_target_is_known_by_a_short_prefix(url: str) -> None:
     backends = [fresh(EventLog(url, name).backend) for name in ("streamll_events", "streamll", "a_dead")]
 
-    assert [(one.stream, one.prefix) for one in backends] == [
+    assert [(one.log.stream, one.log.prefix) for one in backends] == [
         ("streamll_events", "streamll"),
         ("streamll", "streamll="),
         ("a=5Fdead", "a=5Fdead"),
@@ -109,7 +109,7 @@ def test_the_default_target_is_known_by_a_short_prefix(url: str) -> None:
 def test_no_two_targets_share_a_stream(url: str) -> None:
     names = ["a.b", "a b", "a=2Eb", "a=b", "é", "e\u0301", "a", "A", "x" * 200, "é" * 200, "é" * 199]
 
-    streams = {fresh(EventLog(url, name).backend).stream for name in names}
+    streams = {fresh(EventLog(url, name).backend).log.stream for name in names}
 
     assert len(streams) == len(names)
     assert all(len(stream) < 220 and stream.isascii() for stream in streams)
@@ -342,7 +342,7 @@ async def test_credentials_are_used_and_never_shown(tmp_path: Path, args: tuple[
         log.append(events)
         async with timeout(20):
             assert await all_of(log.read(events[0].execution_id)) == events
-        assert silent(repr(log) + repr(log.backend) + repr(vars(log.backend)["place"]))
+        assert silent(repr(log) + repr(log.backend) + repr(fresh(log.backend).log.place))
         own.stop()
         with pytest.raises(Unreachable) as away:
             log.append(events)
@@ -427,7 +427,8 @@ async def test_a_server_that_hangs_is_unreachable_within_the_timeout(own: NatsSe
     events = run_of(3, ended=False)
     log.append(events)
     async with aclosing(log.backend.read(events[0].execution_id, -1)) as reader:
-        await anext(reader)
+        while not await anext(reader):
+            continue  # it waits for the first events
         async with log.backend.follow("latest", Group("g", "a")) as shared:
             waiting = [asyncio.ensure_future(one) for one in (anext(reader), shared.next())]
             own.pause()

@@ -8,7 +8,7 @@ import warnings
 from asyncio import timeout
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -18,11 +18,11 @@ import pytest
 from logs import all_of, new_name, run_of, sequences
 from own_rabbitmq import rabbitmq_server
 from servers import server
-from streamll.core.events import decode
+from streamll.core.events import decode, encode
 from streamll.errors import BadUrl, EventsExpired, Refused, Unreachable
 from streamll.eventlog import EventLog
 from streamll.transports import Retention, open_backend
-from streamll.transports.base import Delivery, Entry, Group
+from streamll.transports.base import DeadLetter, Delivery, Entry, Group
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ async def test_what_somebody_else_published_is_handed_to_followers_and_skipped_b
     log.append(events[:2])
     with channel_of(url) as channel:
         channel.basic_publish(target, "theirs", b"no event")
-        channel.basic_publish(target, "theirs", pika_body(events[2]))
+        channel.basic_publish(target, "theirs", encode(events[2]))
     log.append(events[3:])
 
     async with timeout(20):
@@ -123,12 +123,6 @@ async def test_what_somebody_else_published_is_handed_to_followers_and_skipped_b
     got = await deliveries(log, 5)
     log.close()
     assert got[2].body == b"no event"
-
-
-def pika_body(one: Any) -> bytes:
-    from streamll.core.events import encode
-
-    return encode(one)
 
 
 async def deliveries(
@@ -208,6 +202,18 @@ def test_many_threads_write_each_with_its_own_writer(url: str, target: str) -> N
     assert [one.events for one in listed] == [52] * 160
 
 
+async def test_many_bury_their_first_letters_together(url: str, target: str) -> None:
+    letter = DeadLetter(
+        body="{", error="BadEvent: no", attempts=1, cursor="0", group=None, timestamp=datetime.now(UTC)
+    )
+
+    async with timeout(20):
+        buried = (open_backend(url, target).bury(letter) for _ in range(16))
+        await asyncio.gather(*(asyncio.to_thread(asyncio.run, one) for one in buried))
+
+    assert await EventLog(url, target).dead_letters(100) == [letter] * 16
+
+
 def test_resting_keeps_the_connection_beyond_its_heartbeat(url: str, target: str) -> None:
     writer = open_backend(f"{url}?heartbeat=1", target).writer()
     writer.append(entries(1))
@@ -235,7 +241,7 @@ def test_a_connection_that_died_of_idleness_is_made_again(url: str, target: str)
 
 
 def entries(tokens: int) -> list[Entry]:
-    return [Entry(one, pika_body(one)) for one in run_of(tokens)]
+    return [Entry(one, encode(one)) for one in run_of(tokens)]
 
 
 def local_port(writer: Any) -> int:

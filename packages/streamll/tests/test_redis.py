@@ -4,6 +4,7 @@ import asyncio
 import os
 import select
 import socket
+import subprocess
 import threading
 import time
 from asyncio import timeout
@@ -17,14 +18,15 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 from logs import all_of, new_name, run_of
-from own_servers import OwnServer, redis_server
+from own_servers import OwnServer, free_port, program, redis_server
 from servers import server
 from streamll import Event
 from streamll.core.events import decode, encode
 from streamll.errors import BadUrl, EventsExpired, Refused, Unreachable
 from streamll.eventlog import EventLog
 from streamll.transports import Retention, open_backend
-from streamll.transports.base import Delivery, Entry, Group, Subscription
+from streamll.transports.base import Delivery, Entry, Group, Subscription, Summary
+from streamll.transports.redis import Backend
 
 
 @pytest.fixture
@@ -51,6 +53,11 @@ def append(url: str, target: str, events: Sequence[Event], retention: Retention 
     """Append with a writer of its own, which therefore looks at retention at once."""
     with closing(EventLog(url, target, retention=retention)) as log:
         log.append(events)
+
+
+def stored(client: Any, target: str) -> list[Event]:
+    """Return what a plain client finds."""
+    return [decode(fields[b"event"]) for _, fields in client.xrange(target)]
 
 
 async def next_of(subscription: Subscription, number: int) -> list[Delivery]:
@@ -131,26 +138,31 @@ async def test_a_cursor_of_another_backend_is_said_to_be_none(url: str, target: 
 
 
 @contextmanager
-def losing_the_reply(port: int) -> Generator[int]:
-    """Pass one connection on to `port`, until a script was answered; the answer is lost. Yield our port."""
+def losing_the_reply(port: int, *, asked: bytes = b"EVAL", said: bytes = b"") -> Generator[int]:
+    """Pass one connection on to `port`, until something is asked; the answer is lost. Yield our port.
+
+    Whoever asked hears nothing more, and is cut off when the server has answered with `said` in it.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=_lose, args=(listener, port))
+        thread = threading.Thread(target=_lose, args=(listener, port, asked, said))
         thread.start()
         yield listener.getsockname()[1]
         thread.join()
 
 
-def _lose(listener: socket.socket, port: int) -> None:
+def _lose(listener: socket.socket, port: int, word: bytes, said: bytes) -> None:
     inward, _ = listener.accept()
+    listener.close()
     with inward, socket.create_connection(("127.0.0.1", port)) as outward:
         asked = False
         while True:
             for source in select.select([inward, outward], [], [])[0]:
                 data = source.recv(65_536)
-                if not data or (asked and source is outward):
+                if not data or (asked and source is outward and said in data):
                     return
-                asked = asked or b"EVAL" in data
-                (outward if source is inward else inward).sendall(data)
+                asked = asked or word in data
+                if not (asked and source is outward):
+                    (outward if source is inward else inward).sendall(data)
 
 
 def test_what_is_sent_again_after_a_lost_reply_is_stored_once(url: str, target: str, client: Any) -> None:
@@ -163,11 +175,14 @@ def test_what_is_sent_again_after_a_lost_reply_is_stored_once(url: str, target: 
 
     append(url, target, events)
 
-    assert [decode(fields[b"event"]) for _, fields in client.xrange(target)] == events
+    assert stored(client, target) == events
 
 
-def test_a_connection_that_the_server_closed_is_made_again(url: str, target: str, client: Any) -> None:
-    events = run_of(2)
+@pytest.mark.parametrize("tokens", [2, 100])
+def test_a_connection_that_the_server_closed_is_made_again(
+    url: str, target: str, client: Any, tokens: int
+) -> None:
+    events = run_of(tokens)
     writer = open_backend(f"{url}?client_name={target}", target).writer()
     writer.append(entries(events[:2]))
     (ours,) = [one["id"] for one in client.client_list() if one["name"] == target]
@@ -176,7 +191,7 @@ def test_a_connection_that_the_server_closed_is_made_again(url: str, target: str
     writer.append(entries(events[2:]))
 
     writer.close()
-    assert client.xlen(target) == len(events)
+    assert stored(client, target) == events
 
 
 def test_a_child_leaves_the_connection_of_its_parent_alone(url: str, target: str, client: Any) -> None:
@@ -211,8 +226,204 @@ def test_a_writer_that_rests_keeps_retention_going(url: str, target: str) -> Non
     assert asyncio.run(_listed(log)) == []
 
 
-async def _listed(log: EventLog) -> Sequence[object]:
+async def _listed(log: EventLog) -> Sequence[Summary]:
     return await log.executions()
+
+
+# --- bursts -------------------------------------------------------------------------------------------------
+
+
+async def test_a_burst_whose_acknowledgement_is_lost_is_stored_and_seen_once(
+    url: str, target: str, client: Any
+) -> None:
+    events = run_of(100)
+    execution = events[0].execution_id
+    with losing_the_reply(urlsplit(url).port or 6379, asked=events[-1].event_id.encode(), said=b"*") as port:
+        writer = open_backend(f"redis://127.0.0.1:{port}", target).writer()
+        with pytest.raises(Unreachable):
+            writer.append(entries(events))
+    before = client.xrange(f"{{{target}}}:x:{execution}")
+
+    append(url, target, events)
+
+    async with timeout(10), open_backend(url, target).follow("earliest", None) as subscription:
+        assert events_in(await next_of(subscription, len(events))) == events
+        assert await all_of(EventLog(url, target).read(execution)) == events
+    assert client.xlen(target) == len(events)
+    assert client.xrange(f"{{{target}}}:x:{execution}") == before != []
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 30])
+def test_two_writers_of_one_execution_store_each_event_once(
+    url: str, target: str, client: Any, overlap: int
+) -> None:
+    events = run_of(200)
+    with closing(EventLog(url, target)) as one, closing(EventLog(url, target)) as other:
+        one.append(events[:20])
+        other.append(events[20 - overlap : 100])
+
+        one.append(events[20:])
+
+    assert stored(client, target) == events
+    assert [one.events for one in asyncio.run(_listed(EventLog(url, target)))] == [len(events)]
+
+
+def test_writers_that_race_with_the_same_events_store_each_once(url: str, target: str, client: Any) -> None:
+    events = run_of(3_000)
+    threads = [threading.Thread(target=append, args=(url, target, events)) for _ in range(4)]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert stored(client, target) == events
+
+
+def test_a_burst_that_repeats_itself_is_stored_once(url: str, target: str, client: Any) -> None:
+    events = run_of(100)
+
+    append(url, target, [*events[:60], *events[30:], *events])
+
+    assert stored(client, target) == events
+
+
+async def test_a_burst_of_many_executions_keeps_the_order_of_all(url: str, target: str, client: Any) -> None:
+    runs = [run_of(20) for _ in range(300)]
+    events = [one for row in zip(*runs, strict=True) for one in row]
+
+    append(url, target, events)
+
+    assert stored(client, target) == events
+    log = EventLog(url, target)
+    for run in runs[::100]:
+        assert await all_of(log.read(run[0].execution_id)) == run
+
+
+def test_a_burst_that_is_too_big_for_the_server_leaves_nothing_of_it(tmp_path: Path, target: str) -> None:
+    events = run_of(1_000)
+    with redis_server(tmp_path) as own, closing(EventLog(own.url, target)) as log:
+        log.append(events[:20])
+        with redis.Redis.from_url(own.url) as client:
+            client.config_set("maxmemory", client.info("memory")["used_memory"] + 100_000)
+            with pytest.raises(Unreachable, match="maxmemory"):
+                log.append(events[20:])
+            left = stored(client, target)
+            client.config_set("maxmemory", 0)
+
+            log.append(events[20:])
+
+            assert left == events[: len(left)]
+            assert stored(client, target) == events
+
+
+def test_a_burst_into_a_key_of_another_type_leaves_nothing_of_it(url: str, target: str, client: Any) -> None:
+    events = run_of(100)
+    with closing(EventLog(url, target)) as log:
+        log.append(events[:20])
+        client.delete(target)
+        client.set(target, "mine", ex=60)
+
+        with pytest.raises(Refused, match="another target"):
+            log.append(events[20:])
+
+    assert client.xlen(f"{{{target}}}:x:{events[0].execution_id}") == 1
+
+
+def test_who_may_not_have_transactions_stores_each_event_once(tmp_path: Path, target: str) -> None:
+    events = run_of(100)
+    with redis_server(tmp_path) as own, redis.Redis.from_url(own.url) as client:
+        rights = ["+@all", "-@transaction"]
+        client.acl_setuser("app", enabled=True, passwords=["+pw"], keys=["*"], categories=rights)
+        with closing(EventLog(own.url.replace("//", "//app:pw@"), target)) as log:
+            for _ in range(3):
+                log.append(events)
+
+        assert stored(client, target) == events
+
+
+def test_a_server_that_hangs_in_a_burst_and_comes_back_stores_it_once(tmp_path: Path, target: str) -> None:
+    events = run_of(3_000)
+    with redis_server(tmp_path) as own, closing(EventLog(f"{own.url}?timeout=0.5", target)) as log:
+        log.append(events[:20])
+        own.pause()
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match="in time"):
+            log.append(events[20:])
+        assert time.monotonic() - began < 3
+        own.resume()
+
+        log.append(events[20:])
+
+        with redis.Redis.from_url(own.url) as client:
+            assert stored(client, target) == events
+
+
+def test_what_is_no_answer_to_a_burst_is_refused(target: str) -> None:
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            while b"MULTI" not in (data := connection.recv(65_536)):
+                connection.sendall(b"+OK\r\n" * data.count(b"*"))
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer, args=(listener,))
+        thread.start()
+        with pytest.raises(Refused, match="no Redis"):
+            append(f"redis://127.0.0.1:{listener.getsockname()[1]}", target, run_of(100))
+        thread.join()
+
+
+async def test_bursts_go_over_a_unix_socket(tmp_path: Path, target: str) -> None:
+    events = run_of(100)
+    with redis_server(tmp_path, "--unixsocket", f"{tmp_path}/socket") as own:
+        writer = Backend(f"unix://{tmp_path}/socket", target, Retention()).writer()
+        with closing(writer):
+            writer.append(entries(events[:20]))
+            writer.append(entries(events[20:]))
+
+        assert await all_of(EventLog(own.url, target).read(events[0].execution_id)) == events
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Generator[tuple[OwnServer, str]]:
+    """A server that speaks TLS, and its URL for those who trust it."""
+    key, certificate, port = tmp_path / "key", tmp_path / "certificate", free_port()
+    new_key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc", "-keyout", key)
+    name = ("-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1", "-out", certificate)
+    subprocess.run([program("openssl"), "req", "-x509", *new_key, *name], check=True, capture_output=True)
+    files = ("--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+    trusted = ("--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no")
+    with redis_server(tmp_path, "--tls-port", str(port), *files, *trusted) as own:
+        yield own, f"rediss://127.0.0.1:{port}?ssl_ca_certs={certificate}"
+
+
+def test_a_burst_over_tls_is_stored_once_also_when_the_server_hangs(
+    secured: tuple[OwnServer, str], target: str
+) -> None:
+    own, url = secured
+    events = run_of(3_000)
+    with closing(EventLog(f"{url}&timeout=0.5", target)) as log:
+        log.append(events[:1_000])
+        own.pause()
+        with pytest.raises(Unreachable, match="in time"):
+            log.append(events[1_000:])
+        own.resume()
+
+        log.append(events[500:])
+
+    with redis.Redis.from_url(own.url) as client:
+        assert stored(client, target) == events
+
+
+def test_a_certificate_that_is_not_trusted_is_refused(secured: tuple[OwnServer, str], target: str) -> None:
+    _, url = secured
+
+    with pytest.raises(Refused, match="Check the server's certificate") as told:
+        append(url.partition("?")[0], target, run_of(1))
+
+    assert ".." not in str(told.value)
 
 
 # --- retention ----------------------------------------------------------------------------------------------
@@ -490,8 +701,10 @@ async def test_another_kind_of_server_is_refused(target: str, use: Use, says: by
 
 @ALL
 async def test_a_server_that_is_not_there_is_unreachable(target: str, use: Use) -> None:
-    with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):
+    with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1") as told:
         await use("redis://127.0.0.1:1", target)
+
+    assert ".." not in str(told.value)
 
 
 @ALL
@@ -573,11 +786,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Generator[tuple[OwnServ
         yield first, second
 
 
+@pytest.mark.parametrize("tokens", [5, 100])
 @pytest.mark.parametrize("name", ["a", "b", "tagged{a}", "tagged{b}"])
 async def test_a_log_lives_on_one_node_of_a_cluster_and_is_found_from_all(
-    cluster: tuple[OwnServer, OwnServer], name: str
+    cluster: tuple[OwnServer, OwnServer], name: str, tokens: int
 ) -> None:
-    events, target = run_of(5), f"{name}_{new_name()}"
+    events, target = run_of(tokens), f"{name}_{new_name()}"
     first, second = (EventLog(own.url, target) for own in cluster)
     first.append(events[:4])
     second.append(events[4:])
@@ -594,14 +808,17 @@ async def test_a_log_lives_on_one_node_of_a_cluster_and_is_found_from_all(
         log.close()
 
 
+@pytest.mark.parametrize("tokens", [5, 100])
 async def test_a_log_whose_slot_moves_is_followed_to_its_new_node(
-    cluster: tuple[OwnServer, OwnServer],
+    cluster: tuple[OwnServer, OwnServer], tokens: int
 ) -> None:
-    events, target = run_of(5), new_name()
+    events, target = run_of(tokens), new_name()
     log = EventLog(cluster[0].url, target)
+    log.append(run_of(0))  # it has a connection
     with redis.Redis.from_url(cluster[0].url) as one, redis.Redis.from_url(cluster[1].url) as two:
         slot = cluster_command(one, "CLUSTER KEYSLOT", target)
         here, there = (one, two) if slot < SLOTS // 2 else (two, one)
+        here.delete(*here.keys(f"*{target}*"))
         async with log.backend.follow("latest", None) as subscription:
             for client in (there, here):
                 client.execute_command("CLUSTER SETSLOT", slot, "NODE", there.execute_command("CLUSTER MYID"))

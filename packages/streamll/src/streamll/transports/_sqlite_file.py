@@ -29,6 +29,8 @@ class Db:
         self._names = names
         self._prepare = prepare
         self._connection: sqlite3.Connection | None = None
+        self._inode: int | None = None
+        self.connected = 0
         self.lock = threading.RLock()
         _open.add(self)
 
@@ -42,6 +44,7 @@ class Db:
 
     def _connect(self) -> None:
         uri = self.path.startswith("file:")
+        self.connected += 1
         self._connection = sqlite3.connect(
             self.path, timeout=5, isolation_level=None, check_same_thread=False, uri=uri
         )
@@ -50,9 +53,15 @@ class Db:
             self.run("PRAGMA journal_mode=WAL")
             self.run("PRAGMA synchronous=NORMAL")
             self._prepare(self)
+            self._inode = _inode(self.path)
         except BaseException:
             self.close()
             raise
+
+    def abandon(self) -> None:
+        """Forget, in a forked child, a connection in use: closing it would drop the parent's locks."""
+        _abandoned.append(self._connection)
+        self._connection, self.lock = None, threading.RLock()
 
     def close(self) -> None:
         with self.lock:
@@ -60,6 +69,11 @@ class Db:
                 with suppress(sqlite3.Error):
                     self._connection.close()
                 self._connection = None
+
+    def follow_file(self) -> None:
+        """Let go of a file that was deleted or replaced meanwhile; the next use makes or finds another."""
+        if self._inode is not None and self._inode != _inode(self.path):
+            self.close()
 
     @contextmanager
     def transaction(self, kind: str = "IMMEDIATE") -> Generator[None]:
@@ -95,15 +109,24 @@ class Db:
         return self._connection.total_changes - before
 
 
+def _inode(path: str) -> int | None:
+    try:
+        return os.stat(path).st_ino
+    except OSError:
+        return None
+
+
 _open: WeakSet[Db] = WeakSet()
 _held: list[Db] = []
+_abandoned: list[object] = []
+_FORK_WAITS_SECONDS = 0.05
 
 
 def _before_fork() -> None:
-    _held[:] = list(_open)
-    for db in _held:
-        db.lock.acquire()
-        db.close()
+    for db in list(_open):
+        if db.lock.acquire(timeout=_FORK_WAITS_SECONDS):  # else it waits for another process
+            _held.append(db)
+            db.close()
 
 
 def _after_fork() -> None:
@@ -112,7 +135,14 @@ def _after_fork() -> None:
     _held.clear()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+def _in_child() -> None:
+    for db in list(_open):
+        if db not in _held:
+            db.abandon()
+    _after_fork()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
 
 _AWAY = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR")
 
@@ -197,5 +227,5 @@ class Changes:
     def _written(self) -> bool:
         before = self._version
         with self._db.use():
-            self._version = self._db.row("PRAGMA data_version")
+            self._version = (self._db.connected, *self._db.row("PRAGMA data_version"))
         return self._version != before

@@ -207,7 +207,7 @@ class Backend(Protocol):
 
         Never ends by itself. May repeat events, and begin earlier than asked: the caller looks at sequences.
         The last event of an execution that has ended is always among them, whatever `after` is.
-        An execution that nothing is known of is waited for.
+        An execution that nothing is known of is waited for; an empty batch says that it can be.
 
         Raises:
             EventsExpired: Events after `after` have been cut; `available` is the first sequence there is.
@@ -291,10 +291,16 @@ def begun(execution_id: str) -> datetime | None:
 def without_password(url: str) -> str:
     """Return `url` as it may be shown: the user's name stays, password, token and query do not."""
     scheme, colon, rest = url.partition("://")
-    if not colon or scheme in ("sqlite", "memory"):
+    if scheme in ("sqlite", "memory"):
         return url
-    credentials, at, place = rest.rpartition("@")  # a password may hold anything, unquoted
+    credentials, at, place = (rest if colon else url).rpartition(
+        "@"
+    )  # a password may hold anything, unquoted
+    if not colon:
+        return f"***@{place}" if at else url
     user, has_password, _ = credentials.partition(":")
+    if "?" in credentials:  # or that @ is in the query: who knows
+        return f"{scheme}://***"
     is_token = scheme in ("nats", "tls") and not has_password
     shown = "***" if is_token else f"{user}:***" if has_password else user
     return f"{scheme}://{shown if at else ''}{at}{place.partition('?')[0]}"

@@ -11,9 +11,10 @@ class Backend(sqlite.Backend):
     """A log that lives as long as the process: `memory:`, or `memory:name` for several."""
 
     def __init__(self, url: str, target: str, retention: Retention) -> None:
-        super().__init__(f"sqlite:///{unquote(urlsplit(url).path) or 'streamll'}", target, retention)
+        super().__init__("sqlite:///memory", target, retention)
+        name = unquote(urlsplit(url).path) or "streamll"
         # SQLite's memdb: connections of this process that name the same path share one database.
-        self.path = f"file:/{quote(self.path, safe='')}?vfs=memdb"
+        self.path = f"file:/{quote(name, safe='')}?vfs=memdb"
         if self.path not in _kept:
             _kept[self.path] = self.connect()
             with _kept[self.path].use():

@@ -5,6 +5,7 @@ last ones (`synchronous=NORMAL`). Readers in the process that writes are woken b
 way to ring: they look at `PRAGMA data_version`, which costs microseconds, every 1 to 25 ms.
 """
 
+import os
 import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -34,6 +35,7 @@ _PAGE = 512
 _CUT_SECONDS = 1.0
 _TOMBSTONES = 10_000
 _DEAD_LETTERS = 10_000
+_SUSPECT = 3  # at the third attempt
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS {t} (
@@ -107,13 +109,17 @@ class Backend:
         with self.connected() as db, bell(self.path).heard() as rung:
             place = await off_loop(self._place, db, start)
             kind = _Alone if group is None else _Member
-            yield await off_loop(kind, self, db, Changes(db, rung), place, cast("Group", group))
+            follower = await off_loop(kind, self, db, Changes(db, rung), place, cast("Group", group))
+            try:
+                yield follower
+            finally:
+                await follower.release(follower.untaken)
 
     def _place(self, db: Db, start: Start) -> "_Place":
         """Return the place after which a follower begins."""
-        if start == "earliest":
-            return _Place(-1)
         with db.use():
+            if start == "earliest":
+                return _Place(-1, *db.row("SELECT trimmed FROM {state}"))
             if isinstance(start, datetime):
                 first = "SELECT position FROM {t} WHERE time >= ? ORDER BY time LIMIT 1"
                 if found := db.row(first, _microseconds(start)):
@@ -164,6 +170,7 @@ class Writer:
 
     def append(self, entries: Sequence[Entry]) -> None:
         try:
+            self._db.follow_file()
             with self._db.transaction():
                 _insert(self._db, entries)
                 if time.monotonic() >= self._next_cut:
@@ -308,6 +315,7 @@ class _Follower:
         self._group = group
         self._target = backend.target
         self._bell = bell(backend.path)
+        self.untaken: Sequence[Delivery] = ()  # handed out to who no longer waited
         with db.transaction():
             self._enter()
 
@@ -337,7 +345,7 @@ class _Alone(_Follower):
         while not (rows := await off_loop(self._page)):
             await self._changes.wait()
         self._place = _Place(rows[-1][0], self._place.told)
-        return [Delivery(body, str(position)) for position, body in rows]
+        return [Delivery(body, str(_Place(position, self._place.told))) for position, body in rows]
 
     def _page(self) -> list[tuple[int, bytes]]:
         with self._db.transaction("DEFERRED"):
@@ -362,12 +370,13 @@ class _Member(_Follower):
 
     async def next(self) -> Sequence[Delivery]:
         page = self._page.asked()
-        while not (rows := await off_loop(self._take, page)):
+        while not await off_loop(self._take, page):
             await self._changes.wait(await off_loop(self._next_claim))
-        self._page.took(len(rows))
-        return [Delivery(body, str(position), attempts, position) for position, attempts, body in rows]
+        taken, self.untaken = self.untaken, ()
+        self._page.took(len(taken))
+        return taken
 
-    def _take(self, page: int) -> list[tuple[int, int, bytes]]:
+    def _take(self, page: int) -> Sequence[Delivery]:
         db, expired, name = self._db, None, self._group.name
         with db.transaction():
             taken = self._claimed(page)
@@ -382,7 +391,9 @@ class _Member(_Follower):
             bodies = [db.row("SELECT body FROM {t} WHERE position = ?", position)[0] for position, _ in taken]
         if expired:
             raise expired
-        return [(*one, body) for one, body in zip(taken, bodies, strict=True)]
+        both = zip(taken, bodies, strict=True)
+        self.untaken = [Delivery(body, str(place), tries, place) for (place, tries), body in both]
+        return self.untaken
 
     def _claimed(self, page: int) -> list[tuple[int, int]]:
         """Return what other members held for too long, with the number of this attempt."""
@@ -392,7 +403,9 @@ class _Member(_Follower):
             "SELECT position, attempts + 1 FROM {held}"
             " WHERE name = ? AND until <= ? ORDER BY position LIMIT ?"
         )
-        return self._db.rows(late, self._group.name, time.time(), page)
+        rows = self._db.rows(late, self._group.name, time.time(), page)
+        # Members died of one of those, perhaps: the next one shall not take others with it.
+        return [row for row in rows if row[1] < _SUSPECT] or rows[:1]
 
     def _fresh(self, page: int) -> list[tuple[int, int]]:
         """Move the group's place on, and return the positions it passed."""
@@ -425,7 +438,9 @@ class _Member(_Follower):
 
     async def release(self, deliveries: Sequence[Delivery]) -> None:
         await off_loop(
-            self._change, "UPDATE {held} SET until = 0 WHERE name = ? AND position = ?", deliveries
+            self._change,
+            "UPDATE {held} SET until = 0, attempts = attempts - 1 WHERE name = ? AND position = ?",
+            deliveries,
         )
         self._bell.ring()
 
@@ -442,7 +457,7 @@ def _path(url: str) -> str:
     path = unquote(parts.path)[1:]
     if parts.netloc or not path:
         raise BadUrl(f"{url!r:.80} names no file; write sqlite:///events.db or sqlite:////var/lib/events.db.")
-    return path
+    return os.path.abspath(path)  # what it means must not change with the process's directory
 
 
 def _quoted(name: str) -> str:
@@ -454,4 +469,4 @@ def _microseconds(moment: datetime) -> int:
 
 
 def _span(length: timedelta) -> int:
-    return length // timedelta(microseconds=1)
+    return min(length // timedelta(microseconds=1), 2**62)
