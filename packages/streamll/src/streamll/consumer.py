@@ -14,7 +14,7 @@ from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from typing import NamedTuple, Self, TypedDict, Unpack, cast
+from typing import Any, NamedTuple, Self, TypedDict, Unpack, cast
 
 from streamll.core.events import Event, JsonValue, decode
 from streamll.errors import BadEvent, EventsExpired, StreamllError, Unreachable
@@ -68,7 +68,8 @@ class EventConsumer:
         group: Name of the group to share the work with.
         consumer: Name of this member, unique among those alive; host and process by default.
         retries: How often a handler that raised is called again, before the event becomes a dead letter.
-        max_deliveries: In a group, how often an event is handed out whose member died of it each time.
+        max_deliveries: In a group, how often an event is handed out that is never acknowledged. (RabbitMQ and
+            NATS count it, too, when a member that stops gives back what it only fetched.)
         claim_after: Seconds after which what a silent member held goes to another one.
         dead_letters: False only logs what cannot be handled: for one who just looks.
 
@@ -86,7 +87,7 @@ class EventConsumer:
         group: str | None = None,
         consumer: str | None = None,
         retries: int = 3,
-        max_deliveries: int = 5,
+        max_deliveries: int = 10,
         claim_after: float = 60.0,
         dead_letters: bool = True,
     ) -> None:
@@ -165,8 +166,7 @@ class EventConsumer:
             return
         if self._source is None:
             self._stopping = False
-            self._ended.clear()
-            self._placed.clear()
+            self._ended, self._placed = asyncio.Event(), asyncio.Event()  # of the loop that runs now
             self._source = self._batches()
             self._coming = asyncio.ensure_future(anext(self._source, None))
         placed = asyncio.ensure_future(self._placed.wait())
@@ -200,6 +200,8 @@ class EventConsumer:
         if not self._pull.done():
             return None
         pull, self._pull = self._pull, None
+        if not pull.cancelled() and pull.exception() is not None:
+            self._singly, self._stopping = None, False  # the next call begins again
         item = None if pull.cancelled() else pull.result()
         return item and item.event
 
@@ -255,22 +257,17 @@ class EventConsumer:
     # --- handling ---
 
     async def _handle(self, item: _Item) -> None:
-        tries = 0
         for subscriber in self._for(item.event.event_type):
-            if subscriber.wants is None or subscriber.wants(item.event):
-                while True:
-                    try:
-                        result = subscriber.handler(item.event)
-                        if result is not None and inspect.isawaitable(result):
-                            await result
-                        break
-                    except Exception as error:  # noqa: BLE001 - the user's handler
-                        tries += 1
-                        if tries > self.retries:
-                            await self._bury(item.delivery, error, tries)
-                            return
-                        logger.warning("%r: a handler failed on %s: %r", self, item.event.event_id, error)
-                        await asyncio.sleep(backoff(tries))
+            for tries in itertools.count(1):
+                try:
+                    await _called(subscriber, item.event)
+                    break
+                except Exception as error:  # noqa: BLE001 - the user's handler, or predicate
+                    if tries > self.retries:
+                        await self._bury(item.delivery, error, tries)
+                        return
+                    logger.warning("%r: a handler failed on %s: %r", self, item.event.event_id, error)
+                    await asyncio.sleep(backoff(tries))
 
     def _for(self, event_type: str) -> Sequence[_Subscriber]:
         found = self._by_type.get(event_type)
@@ -412,16 +409,29 @@ class EventConsumer:
     @contextmanager
     def _signals(self) -> Generator[None]:
         """Stop gracefully on SIGINT and SIGTERM, where the program has no handlers of its own."""
-        loop, ours = asyncio.get_running_loop(), ()
+        loop, before = asyncio.get_running_loop(), dict[signal.Signals, Any]()
         if threading.current_thread() is threading.main_thread():
-            ours = tuple(one for one in (signal.SIGINT, signal.SIGTERM) if _is_default(signal.getsignal(one)))
+            before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+        ours = [one for one, handler in before.items() if _is_default(handler)]
+        _running.add(self)
         for one in ours:
-            loop.add_signal_handler(one, self._stop)
+            loop.add_signal_handler(one, _stop_running)
         try:
             yield
         finally:
+            _running.discard(self)
             for one in ours:
                 loop.remove_signal_handler(one)
+                signal.signal(one, before[one])
+
+
+_running: set[EventConsumer] = set()
+"""Those that a signal stops."""
+
+
+def _stop_running() -> None:
+    for consumer in tuple(_running):
+        consumer._stop()  # pyright: ignore[reportPrivateUsage]
 
 
 class _Holding:
@@ -460,13 +470,20 @@ class _Holding:
                 await self._subscription.release(rest)
 
 
+async def _called(subscriber: _Subscriber, event: Event) -> None:
+    if subscriber.wants is None or subscriber.wants(event):
+        result = subscriber.handler(event)
+        if result is not None and inspect.isawaitable(result):
+            await result
+
+
 def _is_default(handler: object) -> bool:
-    """True for a signal handler that is Python's own, `asyncio.run`'s included, which cancels what runs."""
-    ours_to_take = (signal.SIG_DFL, signal.default_int_handler)
-    return (
-        handler in ours_to_take
-        or getattr(getattr(handler, "func", None), "__module__", "") == "asyncio.runners"
-    )
+    """True for a signal handler that is Python's own, `asyncio.run`'s, or the one that flushes our sinks."""
+    made_by = getattr(getattr(handler, "func", handler), "__module__", "")
+    return handler in (signal.SIG_DFL, signal.default_int_handler) or made_by in _DEFAULTS
+
+
+_DEFAULTS = ("asyncio.runners", "streamll.core.log")
 
 
 def _predicate(where: Where | None) -> Callable[[Event], bool] | None:

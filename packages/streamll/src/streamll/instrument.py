@@ -231,7 +231,7 @@ def emit(event_type: str, data: Mapping[str, object] | None = None, operation: s
 
 
 _RESERVED = frozenset(f"{span}_{end}" for span in SPANS for end in ("start", "end", "error")) | {
-    *("token", "reasoning", "stream_reset")
+    *("token", "reasoning", "stream_reset", "gap")
 }
 
 

@@ -178,7 +178,14 @@ def _close_at_exit() -> None:
 
 
 atexit.register(_close_at_exit)
-os.register_at_fork(after_in_child=_open_executions.clear)
+def _leave_to_parent() -> None:
+    """What was open when a process forked is its own: the child opens executions for itself."""
+    for execution in list(_open_executions):
+        execution.closed, execution.sequence = True, -1
+    _open_executions.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _put_status(call: Call, provider: Any, moment: str, to: Route, *args: object) -> None:

@@ -19,6 +19,7 @@ from functools import lru_cache
 from time import time_ns
 from typing import cast
 
+from streamll.core import outlets
 from streamll.core.context import Call, Outlet
 from streamll.core.events import LAST, Event, JsonValue, TokenEvent, with_data
 from streamll.core.outlets import (
@@ -168,6 +169,7 @@ class Log:
 
     def after_fork(self) -> None:
         self.__init__()
+        outlets.after_fork()
         for outlet in all_outlets():
             outlet.after_fork()
 

@@ -155,6 +155,12 @@ def outlet_for(sink: Sink) -> SinkOutlet | OwnOutlet:
         return found
 
 
+def after_fork() -> None:
+    """Make the lock anew: in the parent, another thread may have held it."""
+    global _outlets_lock
+    _outlets_lock = threading.Lock()
+
+
 def all_outlets() -> list[SinkOutlet | OwnOutlet]:
     with _outlets_lock:
         return list(_outlets.values())

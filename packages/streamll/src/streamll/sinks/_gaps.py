@@ -82,17 +82,20 @@ class Gaps:
         gaps.append(new)
         gaps.sort(key=lambda gap: gap.first)
 
-    def take(self, entries: Sequence[Entry], *, all_of_them: bool) -> tuple[Sequence[Entry], Sequence[Gap]]:
+    def take(
+        self, entries: Sequence[Entry], *, all_of_them: bool, heads: bool = True
+    ) -> tuple[Sequence[Entry], Sequence[Gap]]:
         """Return `entries` with each marker before what follows its gap, and the gaps that are in them.
 
-        `all_of_them`: nothing comes after `entries`, so markers of gaps after which nothing came are due too.
+        `heads` False: but those of what the spill dropped, which belong before all of it. `all_of_them`:
+        nothing comes after `entries`, so markers of gaps after which nothing came are due too.
         """
         if not self._gaps:
             return entries, ()
         marked: list[Entry] = []
         taken: list[Gap] = []
         for entry in entries:
-            due = self._due(entry.event.execution_id, entry.event.sequence)
+            due = self._due(entry.event.execution_id, entry.event.sequence, heads=heads)
             marked += [*(gap.entry() for gap in due), entry]
             taken += due
         if all_of_them:
@@ -102,18 +105,22 @@ class Gaps:
             taken += rest
         return marked, taken
 
-    def take_heads(self) -> Sequence[Entry]:
-        """Return the markers of what was dropped at the head of the spill, older than all that waits."""
+    def take_heads(self) -> Sequence[Gap]:
+        """Return the gaps that the spill dropped from its head, older than all that waits."""
         heads = [gap for gaps in self._gaps.values() for gap in gaps if gap.place == 0]
         for gap in heads:
-            self._gaps[gap.execution_id].remove(gap)
-        return [gap.entry() for gap in heads]
+            self._remove(gap)
+        return heads
 
-    def _due(self, execution_id: str, sequence: int) -> list[Gap]:
-        gaps = self._gaps.get(execution_id, [])
-        due = [gap for gap in gaps if gap.first < sequence]
-        if due and len(due) == len(gaps):
-            del self._gaps[execution_id]
-        elif due:
-            self._gaps[execution_id] = gaps[len(due) :]
+    def _due(self, execution_id: str, sequence: int, *, heads: bool) -> list[Gap]:
+        gaps = self._gaps.get(execution_id, ())
+        due = [gap for gap in gaps if gap.first < sequence and (heads or gap.place != 0)]
+        for gap in due:
+            self._remove(gap)
         return due
+
+    def _remove(self, gap: Gap) -> None:
+        gaps = self._gaps[gap.execution_id]
+        gaps.remove(gap)
+        if not gaps:
+            del self._gaps[gap.execution_id]

@@ -143,18 +143,36 @@ class TransportSink(BaseSink):
 
     def put(self, events: Sequence[Event]) -> None:
         """Take events; never blocks."""
-        entries = [Entry(event, encode(event)) for event in events]
-        size = sum([len(entry.body) for entry in entries])
+        entries, misfits = self._encoded(events)
         with self.changed:
             self.queue.extend(entries)
-            self.queue_bytes += size
+            self.queue_bytes += sum([len(entry.body) for entry in entries])
+            for event in misfits:
+                self.lose(event, -1 - event.sequence)
             self._drop()
+            self.leaving = False
             self._employ()
             self.changed.notify_all()
 
+    def _encoded(self, events: Sequence[Event]) -> tuple[Sequence[Entry], Sequence[Event]]:
+        """Return events in their wire form, and those that have none or are bigger than all memory given."""
+        entries: list[Entry] = []
+        misfits: list[Event] = []
+        for event in events:
+            try:
+                entries.append(Entry(event, encode(event)))
+            except Exception as error:  # noqa: BLE001 - of a value that a redact function put in
+                self.last_error = _shown(error)
+                misfits.append(event)
+        big = [entry for entry in entries if len(entry.body) > self.buffer_bytes]
+        return [entry for entry in entries if entry not in big] if big else entries, [
+            *misfits,
+            *(entry.event for entry in big),
+        ]
+
     def _employ(self) -> None:
         if self._sender is None:
-            self.is_running, self.leaving = True, False
+            self.is_running = True
             self._sender = _Sender(self)
 
     def _drop(self) -> None:
@@ -200,6 +218,8 @@ class TransportSink(BaseSink):
         failed = self.attempts_failed
         self.hurry.set()
         with self.changed:
+            if self.queue:
+                self._employ()
             gone = self.changed.wait_for(
                 lambda: not self._waiting() or self.attempts_failed > failed, timeout
             )
@@ -208,35 +228,39 @@ class TransportSink(BaseSink):
             self._save()
 
     def _save(self) -> None:
-        """Write what waits to files of its own; markers of what the spill dropped come before it."""
+        """Write what waits to files of its own; markers of what the spill dropped come before all else."""
         with self.keeping, self.changed:
-            heads = self.gaps.take_heads()
             waiting = [*self.in_flight, *self.queue]  # stored twice is stored once, lost is lost
-            entries, _ = self.gaps.take(waiting, all_of_them=True)
-            self.queue.clear()
-            if self.spill_bytes:
-                self._write(heads, before_all=True)
+            if not self.spill_bytes or not (waiting or self.gaps):
+                return
+            heads = self.gaps.take_heads()
+            entries, markers = self.gaps.take(waiting, all_of_them=True)
+            try:
+                self._write([gap.entry() for gap in heads], first=True)
                 self._write(entries)
+            except (OSError, sqlite3.Error) as error:
+                logger.warning("%r cannot save %d events: %s", self, len(waiting), error)
+                self.gaps.restore([*heads, *markers])
+            else:
+                self.queue.clear()
+                self.queue_bytes = 0
 
-    def _write(self, entries: Sequence[Entry], *, before_all: bool = False) -> None:
-        try:
-            if entries:
-                spill = Spill(self.new_spill())
+    def _write(self, entries: Sequence[Entry], *, first: bool = False) -> None:
+        if entries:
+            spill = Spill(self.new_spill(first=first))
+            try:
                 spill.append([entry.body for entry in entries])
+            finally:
                 spill.close()
-                if before_all:
-                    os.utime(spill.path, (0, 0))  # they are sent by age
-        except (OSError, sqlite3.Error) as error:
-            logger.warning("%r lost %d events at exit: %s", self, len(entries), error)
 
     def stop(self) -> None:
         """Send or spill what waits, and let go of the connection; the next event starts again."""
         self.last_call(_LONGEST_PAUSE)
-        self.leaving = True
-        self.hurry.set()
         with self.changed:
+            self.leaving = True
+            self.hurry.set()
             self.changed.notify_all()
-            self.changed.wait_for(lambda: self._sender is None, _LONGEST_PAUSE)
+            self.changed.wait_for(lambda: self._sender is None or not self.leaving, _LONGEST_PAUSE)
         self.is_running = False
 
     def after_fork(self) -> None:
@@ -250,20 +274,24 @@ class TransportSink(BaseSink):
         with self.changed:
             if self._sender is sender:
                 self._sender, self.in_spill = None, 0
+            if self.queue and not self.leaving:
+                self._employ()
             self.changed.notify_all()
 
     # --- files ---
 
-    def new_spill(self) -> Path:
-        return self.spill_directory / f"{self._log_id()}-{os.getpid()}-{os.urandom(4).hex()}.db"
+    def new_spill(self, *, first: bool = False) -> Path:
+        """Return a new name; files are sent in the order of their names, which begin with the time."""
+        made = 0 if first else time.time_ns()
+        return self.spill_directory / f"{self._log_id()}-{made:020d}-{os.urandom(4).hex()}.db"
 
     def orphans(self) -> list[Path]:
         """Return the spill files of this log, oldest first, also those in use."""
-        found = self.spill_directory.glob(f"{self._log_id()}-*.db")
-        return sorted(found, key=lambda path: path.stat().st_mtime)
+        return sorted(self.spill_directory.glob(f"{self._log_id()}-*.db"))
 
     def _log_id(self) -> str:
-        return hashlib.sha256(f"{without_password(self.url)}\n{self.target}".encode()).hexdigest()[:16]
+        place = getattr(self.backend, "path", None) or without_password(self.url)
+        return hashlib.sha256(f"{place}\n{self.target}".encode()).hexdigest()[:16]
 
 
 # --- the thread ---------------------------------------------------------------------------------------------
@@ -306,14 +334,16 @@ class _Sender:
                 batch = self._take()
                 if batch.entries:
                     self._send(batch)
+                elif batch.rows:  # none of them is an event
+                    self._sent(batch, 0)
         except BaseException:
             logger.exception("the thread of %r ended", self._sink)
             raise
         finally:
-            self._sink.sender_ended(self)
             self._writer.close()
-            for spill in self._spills:
+            for spill in self._spills:  # before another sender looks for them
                 spill.close()
+            self._sink.sender_ended(self)
 
     # --- taking ---
 
@@ -323,7 +353,6 @@ class _Sender:
         while True:
             with sink.changed:
                 if sink.leaving or (quiet >= _IDLE_SECONDS and not sink.queue):
-                    sink.sender_ended(self)
                     return False
                 if sink.queue or self._spills or sink.gaps:
                     return True
@@ -367,6 +396,7 @@ class _Sender:
             number += 1
             if size > _BATCH_BYTES:
                 break
+        self._sink.moves += 1
         taken = [queue.popleft() for _ in range(number)]
         self._sink.queue_bytes -= sum([len(entry.body) for entry in taken])
         return taken
@@ -396,6 +426,7 @@ class _Sender:
         with sink.changed:  # only then: who waits for a flush finds it said
             sink.in_flight = ()
             sink.in_spill -= len(batch.rows)
+            sink.counts["dropped"] += max(0, len(batch.rows) + len(batch.gaps) - len(batch.entries))
             sink.changed.notify_all()
 
     def _send_singly(self, batch: _Batch, error: Exception) -> None:
@@ -458,39 +489,46 @@ class _Sender:
     def _spill(self) -> None:
         sink = self._sink
         with sink.changed:
-            sink.in_flight = entries = tuple(sink.queue)
+            sink.in_flight = tuple(sink.queue)
+            entries, markers = sink.gaps.take(sink.in_flight, all_of_them=False, heads=False)
             sink.queue.clear()
             sink.queue_bytes = 0
-        bodies = [entry.body for entry in entries]
         try:
             if self._own is None:
                 self._own = Spill(sink.new_spill())
                 self._spills.append(self._own)
-            self._make_room(sum(map(len, bodies)))
-            self._own.append(bodies)
+            entries = self._fitting(entries)
+            self._own.append([entry.body for entry in entries])
         except (OSError, sqlite3.Error) as error:
             sink.last_error = _shown(error)
             with sink.changed:
+                sink.gaps.restore(markers)
                 sink.put_back()  # memory holds what it may
             return
         with sink.changed:
             sink.in_flight = ()
             sink.moves += 1
-            sink.in_spill += len(bodies)
-            sink.counts["spilled"] += len(bodies)
+            sink.in_spill += len(entries)
+            sink.counts["spilled"] += len(entries)
 
-    def _make_room(self, size: int) -> None:
-        """Drop the oldest of the spilled events until `size` bytes more are within the limit."""
-        while self._spills and sum(spill.bytes for spill in self._spills) + size > self._sink.spill_bytes:
-            spill = next((spill for spill in self._spills if spill.events), None)
-            if spill is None:
-                return
-            rows = spill.first(_BATCH_EVENTS, _BATCH_BYTES)
+    def _fitting(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Drop the oldest, of the spills and then of `entries`, until the rest is within the limit."""
+        sink, size = self._sink, sum([len(entry.body) for entry in entries])
+        while (spilled := sum(spill.bytes for spill in self._spills)) and spilled + size > sink.spill_bytes:
+            spill = next(spill for spill in self._spills if spill.events)
+            rows = spill.first(_BATCH_EVENTS // 16, _BATCH_BYTES)
             spill.remove(rows)
-            with self._sink.changed:
-                self._sink.in_spill -= len(rows)
+            with sink.changed:
+                sink.in_spill -= len(rows)
                 for entry in _entries(rows):
-                    self._sink.lose(entry.event, 0)
+                    sink.lose(entry.event, 0)
+        kept = deque(entries)
+        while kept and size > sink.spill_bytes:
+            dropped = kept.popleft()
+            size -= len(dropped.body)
+            with sink.changed:
+                sink.lose(dropped.event, 0)
+        return kept
 
     def _caught_up(self) -> None:
         """Say, once an outage, that what waited for its end is sent."""
