@@ -178,6 +178,8 @@ def _close_at_exit() -> None:
 
 
 atexit.register(_close_at_exit)
+
+
 def _leave_to_parent() -> None:
     """What was open when a process forked is its own: the child opens executions for itself."""
     for execution in list(_open_executions):
