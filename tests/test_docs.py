@@ -55,6 +55,7 @@ def test_the_code_of_the_docs_runs(page: Path, tmp_path: Path, capsys: pytest.Ca
         if inspect.iscoroutinefunction(names.get("answer")):
             assert asyncio.run(names["answer"]("Why?")).answer == "It is blue."
         if inspect.iscoroutinefunction(names.get("replayed")):
+            assert streamll.flush(10)  # of the answer, which went to the file
             read = asyncio.run(asyncio.wait_for(names["replayed"](), 20))
             assert read[0].sequence == 4
             assert read[-1].event_type == "execution_end"

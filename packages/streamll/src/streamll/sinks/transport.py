@@ -113,6 +113,7 @@ class TransportSink(BaseSink):
         self.gaps = Gaps()
         self.moves = 0
         self.in_flight: Sequence[Entry] = ()
+        self.marking = 0  # gap markers on their way
         self.in_spill = 0
         self.attempts_failed = 0
         self.leaving = False
@@ -128,7 +129,7 @@ class TransportSink(BaseSink):
             return SinkStats(queued=self._waiting(), **self.counts, last_error=self.last_error)
 
     def _waiting(self) -> int:
-        return len(self.queue) + len(self.in_flight) + self.in_spill + bool(self.gaps)
+        return len(self.queue) + len(self.in_flight) + self.in_spill + self.marking + bool(self.gaps)
 
     @property
     def is_away(self) -> bool:
@@ -196,7 +197,7 @@ class TransportSink(BaseSink):
                 "%r drops events: its limits are %d events and %d bytes in memory, %d bytes in its spill file"
             )
             logger.warning(told, self, self.buffer_events, self.buffer_bytes, self.spill_bytes)
-        self.counts["dropped"] += 1
+        self.counts["dropped"] += event.event_type != "gap"  # a marker's events are counted
         self.gaps.add(event, place)
 
     # --- ends ---
@@ -373,6 +374,7 @@ class _Sender:
             all_of_them = not rows and not sink.queue
             marked, gaps = sink.gaps.take(entries, all_of_them=all_of_them)
             sink.in_flight = () if rows else entries
+            sink.marking = len(gaps)
         return _Batch(marked, gaps, spill if rows else None, rows)
 
     def _oldest(self, spill: Spill) -> Sequence[tuple[int, bytes]]:
@@ -424,7 +426,7 @@ class _Sender:
         elif not self._spills:
             self._caught_up()
         with sink.changed:  # only then: who waits for a flush finds it said
-            sink.in_flight = ()
+            sink.in_flight, sink.marking = (), 0
             sink.in_spill -= len(batch.rows)
             sink.counts["dropped"] += max(0, len(batch.rows) + len(batch.gaps) - len(batch.entries))
             sink.changed.notify_all()
@@ -454,6 +456,7 @@ class _Sender:
         sink = self._sink
         with sink.changed:
             sink.put_back()
+            sink.marking = 0
             sink.gaps.restore(batch.gaps)
             sink.counts["retried"] += len(batch.entries)
             sink.last_error = _shown(error)
