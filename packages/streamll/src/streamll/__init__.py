@@ -3,8 +3,9 @@
 from streamll.consumer import EventConsumer
 from streamll.core.events import Event, TokenEvent, decode, encode, with_data
 from streamll.eventlog import EventLog
+from streamll.frames import sse
 from streamll.instrument import configure, dspy_callback, emit, flush, instrument, set_context, trace
-from streamll.live import stream
+from streamll.live import execution, stream
 
 __all__ = [
     "Event",
@@ -16,9 +17,11 @@ __all__ = [
     "dspy_callback",
     "emit",
     "encode",
+    "execution",
     "flush",
     "instrument",
     "set_context",
+    "sse",
     "stream",
     "trace",
     "with_data",

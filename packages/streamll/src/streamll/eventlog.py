@@ -71,6 +71,18 @@ class EventLog:
             execution_id: Of the events; `executions` lists what there is.
             after: The last sequence already seen; -1 is none.
 
+        Raises: What `batches` raises.
+        """
+        async with aclosing(self.batches(execution_id, after=after)) as batches:
+            async for events in batches:
+                for event in events:
+                    yield event
+
+    async def batches(self, execution_id: str, *, after: int = -1) -> AsyncGenerator[Sequence[Event]]:
+        """Yield what `read` yields, as many events at a time as are there.
+
+        The first batch is empty: the server is there, and what it has comes next.
+
         Raises:
             EventsExpired: Retention has cut events after `after`.
             Unreachable: The server cannot be reached at the first try.
@@ -82,14 +94,16 @@ class EventLog:
                 async with aclosing(self.backend.read(execution_id, after)) as batches:
                     async for bodies in batches:
                         attempt, connected = 0, True
-                        for event in _events(bodies):
-                            if event.execution_id != execution_id:
-                                continue
+                        events = [event for event in _events(bodies) if event.execution_id == execution_id]
+                        fresh: list[Event] = []
+                        for event in events:
                             if event.sequence > after:
                                 after = event.sequence
-                                yield event
-                            if event.is_last:
-                                return
+                                fresh.append(event)
+                        if fresh or not bodies:
+                            yield fresh
+                        if any(event.is_last for event in events):
+                            return
             except Unreachable as error:
                 if not connected:
                     raise

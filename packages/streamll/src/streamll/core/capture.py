@@ -4,6 +4,7 @@
 callback object of the library.
 """
 
+import asyncio
 import atexit
 import functools
 import logging
@@ -73,16 +74,16 @@ _DOUBLED = frozenset({"adapter_format", "adapter_parse"})
 def _opened(scope: Scope) -> Execution:
     execution = Execution()
     execution.token = context.bind(scope.but(execution=execution))
-    _open_executions.add(execution)
     return execution
 
 
 def _start_execution(root: Call) -> None:
     root.execution.root = root
+    _open_executions.add(root.execution)
     root.module_name = root.module_name or root.operation
     to = route(root.scope)
     if to.wants("execution_start"):
-        tell(root, "execution_start", {"program": root.operation}, to)
+        tell(root, "execution_start", {"program": root.operation, **root.execution.about}, to)
 
 
 def tell(call: Call, name: str, data: Mapping[str, object], to: Route) -> None:
@@ -134,6 +135,8 @@ def _put_end(
 def _failure(call: Call, raised: BaseException | None, to: Route, code: str | None) -> Mapping[str, object]:
     if raised is None:
         return {}
+    if isinstance(raised, _STOPS):
+        code = code or call.execution.stopped
     private = not (to.include_inputs and to.include_outputs)
     told = describe.error(
         raised, kind=call.kind, private=private, tracebacks=bool(to.layer.include_tracebacks)
@@ -141,6 +144,9 @@ def _failure(call: Call, raised: BaseException | None, to: Route, code: str | No
     if code:
         cast("dict[str, object]", told["error"]).update(code=code, hint=describe.HINTS[code])
     return told
+
+
+_STOPS = (context.Abandoned, asyncio.CancelledError)
 
 
 def _abandon_children(execution: Execution) -> None:
@@ -167,14 +173,18 @@ def _end_execution(root: Call, raised: BaseException | None, code: str | None = 
         context.unbind(execution.token)
 
 
+def close(execution: Execution, code: str) -> None:
+    """End the log of a program that is still running, saying why."""
+    if execution.root is not None and not execution.closed:
+        _abandon_children(execution)
+        execution.closed = True
+        _end_execution(execution.root, RuntimeError(describe.HINTS[code]), code)
+
+
 def _close_at_exit() -> None:
     """End the log of what the interpreter's exit cuts off."""
     for execution in list(_open_executions):
-        root, cut = execution.root, RuntimeError(describe.HINTS["interrupted"])
-        if root is not None and not execution.closed:
-            _abandon_children(execution)
-            execution.closed = True
-            _end_execution(root, cut, "interrupted")
+        close(execution, "interrupted")
 
 
 atexit.register(_close_at_exit)

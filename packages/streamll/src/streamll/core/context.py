@@ -123,8 +123,8 @@ class Execution:
 
     __slots__ = (
         *(
+            "about",
             "calls",
-            "cancelled",
             "closed",
             "id",
             "last_route",
@@ -134,15 +134,17 @@ class Execution:
             "sequence",
             "started",
         ),
-        *("token", "totals"),
+        *("stopped", "token", "totals"),
         "__weakref__",
     )
 
-    def __init__(self) -> None:
-        self.id = f"{time_ns() // 1_000_000:012x}{new_id()}"  # sorts by time, which a store can seek by
+    def __init__(self, execution_id: str | None = None, about: Mapping[str, JsonValue] | None = None) -> None:
+        # The id sorts by time, which a store can seek by.
+        self.id = execution_id or f"{time_ns() // 1_000_000:012x}{new_id()}"
+        self.about = about or {}  # what its first event says besides
         self.calls: dict[str, Call] = {}
         self.root: Call | None = None
-        self.cancelled = False
+        self.stopped: str | None = None  # why the program is to stop at its next call or token
         self.closed = False
         self.started = perf_counter()
         self.sequence = 0
@@ -218,7 +220,7 @@ EMPTY = Scope()
 
 
 class Abandoned(BaseException):
-    """Raised inside a program whose reader left, at its next call or token. Not an `Exception`: ReAct and
+    """Raised inside a program that is told to stop, at its next call or token. Not an `Exception`: ReAct and
     `dspy.Parallel` would catch that and carry on."""
 
 

@@ -262,7 +262,7 @@ HINTS: Mapping[str, str] = {
     "timeout": "No answer in time; raise the timeout or ask for less.",
     "tool": "The tool raised this; check its arguments and what it depends on.",
     "abandoned": "The program returned while this call was still running in another thread or task.",
-    "interrupted": "The interpreter exited before the program returned.",
+    "interrupted": "The process ended before the program returned.",
 }
 
 

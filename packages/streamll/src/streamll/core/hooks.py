@@ -121,7 +121,7 @@ def _enter(
     scope = context.current()
     if scope is context.EMPTY and CONFIGURATION.is_silent and not _decorated and kind != "compile":
         return None
-    if scope.execution is not None and scope.execution.cancelled and not scope.execution.closed:
+    if scope.execution is not None and scope.execution.stopped:
         raise context.Abandoned
     if kind == "module":
         scope = _with_frames(scope, instance)

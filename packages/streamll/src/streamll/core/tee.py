@@ -117,8 +117,8 @@ class Tee:
         return max(0, self._attempts - max(self._ended, 1))
 
     def check(self) -> None:
-        """Stop here when the reader of this execution has left."""
-        if self._call.execution.cancelled:
+        """Stop here when the program is told to."""
+        if self._call.execution.stopped:
             raise Abandoned
 
     def attempt(self) -> None:

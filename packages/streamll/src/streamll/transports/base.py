@@ -109,6 +109,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
         started: When its first stored event happened.
         seconds: From the first stored event to the last one, so far.
         events: How many are stored.
+        error: The `code` of the error that ended it; None when none did.
     """
 
     execution_id: str
@@ -118,11 +119,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     started: datetime
     seconds: float
     events: int
+    error: str | None = None
 
 
 def summary(first: Event, last: Event, events: int) -> Summary:
     """Return what the first and the last stored event of an execution say of it."""
     opens = first.event_type == "execution_start"
+    error = last.data.get("error") if last.event_type == "execution_error" else None
     return Summary(
         execution_id=first.execution_id,
         status=("error" if last.event_type == "execution_error" else "ok") if last.is_last else "running",
@@ -131,6 +134,7 @@ def summary(first: Event, last: Event, events: int) -> Summary:
         started=first.timestamp,
         seconds=(last.timestamp - first.timestamp).total_seconds(),
         events=events,
+        error=str(error["code"]) if isinstance(error, dict) and "code" in error else None,
     )
 
 
@@ -207,7 +211,8 @@ class Backend(Protocol):
 
         Never ends by itself. May repeat events, and begin earlier than asked: the caller looks at sequences.
         The last event of an execution that has ended is always among them, whatever `after` is.
-        An execution that nothing is known of is waited for; an empty batch says that it can be.
+        An execution that nothing is known of is waited for. A first, empty batch says that the server is
+        there.
 
         Raises:
             EventsExpired: Events after `after` have been cut; `available` is the first sequence there is.

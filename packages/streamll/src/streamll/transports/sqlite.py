@@ -96,6 +96,7 @@ class Backend:
         with self.connected() as db, bell(self.path).heard() as rung:
             changes = Changes(db, rung)
             after = await off_loop(_beginning, db, execution_id, after)
+            yield ()
             while True:
                 rows = await off_loop(_page, db, execution_id, after)
                 if rows:
