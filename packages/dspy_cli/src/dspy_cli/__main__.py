@@ -1,0 +1,5 @@
+"""`python -m dspy_cli`."""
+
+from dspy_cli.cli import main
+
+main()
