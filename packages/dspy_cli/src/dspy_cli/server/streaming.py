@@ -1,0 +1,286 @@
+"""A run's events as server-sent event frames: made once, on streamll's thread, shared by all who watch."""
+
+import asyncio
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import AbstractContextManager, aclosing, contextmanager, suppress
+from time import perf_counter
+from typing import Protocol
+
+import dspy
+import streamll
+from dspy.utils.callback import BaseCallback
+from fastapi import Response
+from starlette.types import Receive, Scope, Send
+from streamll.core.events import JsonValue
+from streamll.frames import HEADERS, KEEP_ALIVE, MEDIA_TYPE, frame, prediction_frame
+
+RETRY = b"retry: 1000\n\n"
+"""What a stream begins with: how many milliseconds an EventSource waits before it connects again."""
+WINDOW_FRAMES = 4096
+WINDOW_BYTES = 2 * 1024 * 1024
+_CHUNK = 256
+
+type Show = Callable[[streamll.Event], streamll.Event]
+
+
+class Behind(Exception):
+    """A viewer asked for frames that are no longer here, only in the log."""
+
+
+class StreamingCallback(BaseCallback):
+    """Captures every event of one run, in order, from any thread, for viewers on the event loop.
+
+    A viewer has a cursor and no queue: one that stalls costs nothing, and is served from the log when it has
+    fallen behind the window that is kept here. Subclass it and add DSPy callback methods (`on_tool_end`, ...)
+    to see the calls as well; those are registered in `dspy.context` only, so that each fires once.
+
+    Args:
+        run_id: Only events of this execution; None is one that `attached` names.
+        after: Frames up to this sequence are not here, but in the log.
+        show: What viewers get of an event.
+    """
+
+    def __init__(
+        self, run_id: str | None = None, *, after: int = -1, show: Show = lambda event: event
+    ) -> None:
+        self.run_id = run_id
+        self.last: streamll.Event | None = None
+        self.first_token: float | None = None
+        self.ended = False
+        self.floor = after
+        self._show = show
+        self._loop = asyncio.get_running_loop()
+        self._frames: list[bytes] = []
+        self._sequences: list[int] = []
+        self._bytes = 0
+        self._outputs: JsonValue = None
+        self._returned = False
+        self._waiting: list[asyncio.Future[None]] = []
+        self._asked = -1
+        self._wanted = asyncio.Event()
+
+    @contextmanager
+    def attached(self) -> Generator[None]:
+        """Capture the program called inside the `with`."""
+        with streamll.execution(self.run_id, sinks=[self]) as execution, self.observing():
+            self.run_id = execution.id
+            yield
+
+    @contextmanager
+    def observing(self) -> Generator[None]:
+        """Have DSPy call the methods that a subclass added; without any, DSPy has no callback to serve."""
+        if type(self) is StreamingCallback:
+            yield
+            return
+        with dspy.context(callbacks=[*dspy.settings.callbacks, self]):
+            yield
+
+    # --- on streamll's thread ---
+
+    def put(self, events: Sequence[streamll.Event]) -> None:
+        """Frame `events` and hand them to the loop: one wake-up a burst."""
+        own = [self._show(event) for event in events if event.execution_id == self.run_id]
+        if own:
+            frames = [frame(event) for event in own]
+            with suppress(RuntimeError):  # the loop is closed: nobody watches
+                self._loop.call_soon_threadsafe(self.add, own, frames)
+
+    # --- on the loop ---
+
+    @property
+    def newest(self) -> int:
+        """Sequence of the last frame there is."""
+        return self._sequences[-1] if self._sequences else self.floor
+
+    def add(self, events: Sequence[streamll.Event], frames: Sequence[bytes]) -> None:
+        """Take the next events, framed."""
+        if self.ended:
+            return
+        self.last = events[-1]
+        if self.first_token is None and any(event.event_type == "token" for event in events):
+            self.first_token = perf_counter()
+        self._append([event.sequence for event in events], frames)
+        self._end_if_over()
+
+    def returned(self, outputs: JsonValue) -> None:
+        """Take what the program returned, which follows its last event."""
+        self._outputs, self._returned = outputs, True
+        self._end_if_over()
+
+    def _end_if_over(self) -> None:
+        if self.last is None or not self.last.is_last or self.ended:
+            return
+        if self.last.event_type == "execution_error":
+            self.end()
+        elif self._returned:
+            sequence = self.newest + 1
+            self._append([sequence], [prediction_frame(sequence, self._outputs)])
+            self.end()
+
+    def end(self) -> None:
+        """Say that nothing follows."""
+        self.ended = True
+        self.wake()
+
+    def _append(self, sequences: Sequence[int], frames: Sequence[bytes]) -> None:
+        self._sequences.extend(sequences)
+        self._frames.extend(frames)
+        self._bytes += sum(map(len, frames))
+        if len(self._frames) > 2 * WINDOW_FRAMES or (self._bytes > WINDOW_BYTES and len(self._frames) > 1):
+            self._let_go()
+        self.wake()
+
+    def _let_go(self) -> None:
+        """Forget the older half of the frames."""
+        half = len(self._frames) // 2
+        self.floor = self._sequences[half - 1]
+        self._bytes -= sum(map(len, self._frames[:half]))
+        del self._frames[:half], self._sequences[:half]
+
+    def wake(self) -> None:
+        """Let every waiting viewer look; one that finds nothing has been idle."""
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    @property
+    def viewers(self) -> int:
+        """How many wait for the next frame."""
+        return len(self._waiting)
+
+    def since(self, after: int) -> tuple[int, Sequence[bytes]]:
+        """Return frames after the sequence `after`, a bounded number, and the sequence of the last of them.
+
+        Raises:
+            Behind: They are gone from here.
+        """
+        if after > self._asked:
+            self._asked = after
+            self._wanted.set()
+        if after >= self.newest:
+            return after, ()
+        if after < self.floor:
+            raise Behind
+        start = bisect_right(self._sequences, after)
+        end = min(start + _CHUNK, len(self._frames))
+        return self._sequences[end - 1], self._frames[start:end]
+
+    async def wanted(self) -> None:
+        """Wait while a whole window is here that no viewer has asked for: no need to read on."""
+        while self.newest - self._asked > WINDOW_FRAMES:
+            self._wanted.clear()
+            await self._wanted.wait()
+
+    async def changed(self) -> None:
+        """Wait for the next `wake`."""
+        future = self._loop.create_future()
+        self._waiting.append(future)
+        await future
+
+
+type Stored = Callable[[int], AsyncGenerator[tuple[int, bytes]]]
+"""Frames of a run after a sequence, from its log, each with its own sequence."""
+
+
+async def event_stream_generator(
+    callback: StreamingCallback, after: int = -1, *, stored: Stored | None = None
+) -> AsyncGenerator[bytes]:
+    """Yield the frames of a run after the sequence `after` as they come, several at a time when there are.
+
+    Ends after the last one. A wake-up without any yields a keep-alive. To filter or change events, give the
+    callback a `show`.
+
+    Args:
+        callback: Of the run.
+        after: The last sequence already seen; -1 is none.
+        stored: Where frames are that the callback no longer has.
+
+    Raises:
+        Behind: There is no `stored`, and frames after `after` are no longer in the callback's window.
+    """
+    while True:
+        try:
+            after, frames = callback.since(after)
+        except Behind:
+            if stored is None:
+                raise
+            floor = callback.floor
+            async with aclosing(stored(after)) as older:
+                async for after, one in older:
+                    yield one
+                    if after >= floor:
+                        break
+            after = max(after, floor)
+            continue
+        if frames:
+            yield frames[0] if len(frames) == 1 else b"".join(frames)
+        elif callback.ended:
+            return
+        else:
+            await callback.changed()
+            if callback.newest <= after and not callback.ended:
+                yield KEEP_ALIVE
+
+
+class Watching(Protocol):
+    """Who counts viewers; `Metrics` is one."""
+
+    def viewer(self) -> AbstractContextManager[object]: ...
+    def delivered(self, count: int) -> None: ...
+
+
+class EventStream(Response):
+    """A response of frames, without Starlette's task group: one task sends, one sees the client leave."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(
+        self,
+        frames: AsyncGenerator[bytes],
+        *,
+        observer: Watching,
+        headers: dict[str, str] | None = None,
+        on_leave: Callable[[], object] | None = None,
+    ) -> None:
+        super().__init__(headers={**HEADERS, **(headers or {})})
+        del self.headers["content-length"]
+        self._chunks = frames
+        self._observer = observer
+        self._on_leave = on_leave or (lambda: None)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Each a task of its own: waking one that awaits through all middleware costs more than its frame.
+        sending = asyncio.create_task(self._send(send))
+        leaving = asyncio.create_task(_disconnected(receive))
+        try:
+            with self._observer.viewer():
+                await asyncio.wait([sending, leaving], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sending.cancel()
+            leaving.cancel()
+            await asyncio.wait([sending])
+            await self._chunks.aclose()
+        if sending.cancelled() or isinstance(sending.exception(), OSError):
+            self._on_leave()
+        else:
+            sending.result()
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": RETRY, "more_body": True})
+        async for chunk in self._chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            self._observer.delivered(chunk.count(b"\n\n"))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def parse_last_event_id(given: str | None) -> int:
+    """Return the sequence that a `Last-Event-ID` names, -1 for none. Anything else is none of ours: -1."""
+    return int(given) if given and given.isascii() and given.isdecimal() and len(given) < 16 else -1
