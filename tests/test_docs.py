@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+import httpx
 import pytest
 import streamll
+from dspy_cli import create_app
+from scripted import chat, lm
 from streamll import cli
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "packages/streamll/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / "README.md", ROOT / "packages/streamll/README.md", ROOT / "packages/dspy_cli/README.md"),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+SERVING = [ROOT / "docs/serving.md", ROOT / "docs/gateways.md"]
+"""Pages of dspy-cli."""
 
 
 def blocks(page: Path) -> list[str]:
@@ -41,7 +49,10 @@ async def _served(names: dict[str, Any]) -> None:
     await service
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+STREAMING = [page for page in PAGES if page not in SERVING and blocks(page)]
+
+
+@pytest.mark.parametrize("page", STREAMING, ids=lambda page: page.name)
 def test_the_code_of_the_docs_runs(page: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[streamll.Event] = []
     here, lm, settings = Path.cwd(), dspy.LM, dict(dspy.settings.config)
@@ -70,6 +81,34 @@ def test_the_code_of_the_docs_runs(page: Path, tmp_path: Path, capsys: pytest.Ca
     assert "It is blue." in "".join(str(e.data["token"]) for e in seen if e.event_type == "token")
     assert "documents_found" in {e.event_type for e in seen}
     assert {e.data.get("request_id") for e in seen if e.operation == "Search"} == {"r-42"}
+
+
+async def test_the_app_of_the_page_on_serving_serves() -> None:
+    names: dict[str, Any] = {"__name__": "serving"}
+    for code in blocks(SERVING[0]):
+        exec(compile(code, str(SERVING[0]), "exec"), names)
+
+    with dspy.context(lm=lm(chat(reasoning="Air scatters light.", answer="It is blue."))):
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(names["app"]), base_url="http://localhost"
+        ) as http:
+            called = await http.post("/ai/Qa", json={"question": "Why?"})
+            asked = await http.get("/ask", params={"question": "Why?"})
+        framed = b"".join([frame async for frame in names["frames"]("Why?")])
+
+    assert called.json()["answer"] == "It is blue."
+    for streamed in (asked.content, framed):
+        assert b'"answer":"It is blue."' in streamed.rpartition(b"event: prediction")[2]
+
+
+def test_the_gateways_of_the_page_are_gateways() -> None:
+    names: dict[str, Any] = {"__name__": "gateways"}
+    for code in re.findall(r"^```py\n(.*?)^```", SERVING[1].read_text(), re.MULTILINE | re.DOTALL):
+        exec(compile(code, str(SERVING[1]), "exec"), names)
+
+    served = [name for name, value in names.items() if isinstance(value, type) and hasattr(value, "gateway")]
+    assert served
+    assert create_app([names[name] for name in served if issubclass(names[name], dspy.Module)])
 
 
 def test_the_readme_shows_what_the_demo_prints() -> None:
