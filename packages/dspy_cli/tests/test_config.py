@@ -1,5 +1,6 @@
 """`dspy.config.yaml`: what it means, and how it is refused."""
 
+import sys
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -287,8 +288,19 @@ def test_the_local_model_takes_options_too(file: Path) -> None:
     assert lm.kwargs["max_tokens"] == 7
 
 
-def test_a_local_model_that_cannot_run_says_what_to_install(file: Path) -> None:
-    file.write_text("models: {registry: {a: {model: local, path: /no/such.gguf}}}\n")
+def test_a_local_model_without_its_runtime_says_what_to_install(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "xllamacpp", None)
+    file.write_text("models: {registry: {a: {model: local}}}\n")
 
     with pytest.raises(MissingKey, match=r"dspy-cli\[local\]"):
+        make_lm(load(file), "a")
+
+
+def test_a_local_model_without_weights_says_where_it_looked(file: Path) -> None:
+    pytest.importorskip("xllamacpp")
+    file.write_text("models: {registry: {a: {model: local, path: /no/such.gguf}}}\n")
+
+    with pytest.raises(MissingKey, match=r"No model file at '/no/such\.gguf'"):
         make_lm(load(file), "a")

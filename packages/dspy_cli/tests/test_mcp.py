@@ -46,9 +46,11 @@ class Served(NamedTuple):
 
 
 @asynccontextmanager
-async def served(*programs: Program, events: str = "memory:", **settings: Any) -> AsyncGenerator[Served]:
+async def served(
+    *programs: Program, events: str = "memory:", mcp: Any = True, **settings: Any
+) -> AsyncGenerator[Served]:
     """Serve on a free port until the end of the `with`."""
-    app = create_app(programs, events=events, settings=ServerSettings(**settings), mcp=True)
+    app = create_app(programs, events=events, settings=ServerSettings(**settings), mcp=mcp)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
         server = uvicorn.Server(config)
@@ -324,14 +326,14 @@ HELLO = {
 ACCEPTS = {"Accept": "application/json, text/event-stream"}
 
 
-async def test_a_call_needs_no_session_when_processes_share_the_log(mode: Any, tmp_path: Path) -> None:
+async def test_a_call_needs_no_session_where_several_processes_answer(mode: Any, tmp_path: Path) -> None:
     seen: list[float] = []
 
     async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         seen.append(progress)
 
     shared = f"sqlite:///{tmp_path}/events.db"
-    async with served(qa(seconds_a_chunk=0.01), events=shared) as at:
+    async with served(qa(seconds_a_chunk=0.01), events=shared, mcp="stateless") as at:
         async with Client(at.url, mode=mode) as client:
             result = await client.call_tool("QA", {"question": "?"}, progress_callback=on_progress)
         answer = await asyncio.to_thread(httpx.post, at.url, json=HELLO, headers=ACCEPTS)

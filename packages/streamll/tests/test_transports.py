@@ -163,6 +163,24 @@ async def test_a_reader_that_has_everything_ends_at_once(log: EventLog) -> None:
         assert await all_of(log.read(events[0].execution_id, after=events[-1].sequence)) == []
 
 
+async def test_a_reader_that_asks_for_more_than_comes_is_told_of_the_end(log: EventLog) -> None:
+    events = run_of(6)
+    log.append(events[:4])
+    async with timeout(20), aclosing(log.batches(events[0].execution_id, after=10**15)) as reader:
+        assert await anext(reader) == []  # it reads now
+        await asyncio.to_thread(log.append, events[4:])
+        assert [batch async for batch in reader if batch] == []
+
+
+async def test_a_reader_that_comes_first_and_asks_for_too_much_is_told_too(log: EventLog) -> None:
+    events = run_of(3)
+    async with timeout(20):
+        reading = asyncio.create_task(all_of(log.read(events[0].execution_id, after=7)))
+        await asyncio.sleep(0.1)
+        await asyncio.to_thread(log.append, events)
+        assert await reading == []
+
+
 # --- following everything -----------------------------------------------------------------------------------
 
 

@@ -210,7 +210,7 @@ class Backend(Protocol):
         """Yield the stored events of an execution above the sequence `after`, in order, then wait for more.
 
         Never ends by itself. May repeat events, and begin earlier than asked: the caller looks at sequences.
-        The last event of an execution that has ended is always among them, whatever `after` is.
+        The last event of an execution is always among them, whatever `after` is, if it ended or when it does.
         An execution that nothing is known of is waited for. A first, empty batch says that the server is
         there.
 

@@ -63,11 +63,13 @@ class Backend:
         key = self._keys.execution(execution_id)
         async with self._link() as link:
             (newest,) = await link.ask(("XREVRANGE", key, "+", "-", "COUNT", 1))
+            known = 0
             for entry_id, (_, body, *_) in cast("Rows", newest):
-                if id_of(entry_id)[0] <= after + 1:
+                known = id_of(entry_id)[0]
+                if known <= after + 1:
                     yield lines(body)[-1:]
             yield ()  # connected: from here on a connection that breaks is made again
-            seen = f"{after + 1}-0"
+            seen = f"{min(after + 1, known)}-0"  # the end may come before what was asked for
             while True:
                 read = ("XREAD", "COUNT", _BATCHES, "BLOCK", self._block, "STREAMS", key, seen)
                 if rows := rows_of(*await link.ask(read)):

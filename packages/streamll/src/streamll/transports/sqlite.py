@@ -262,13 +262,17 @@ def _cut_execution(db: Db, name: str) -> None:
 
 
 def _beginning(db: Db, execution_id: str, after: int) -> int:
-    """Return the sequence to read after: `after`, or less if that leaves nothing of an ended execution."""
+    """Return the sequence to read after: `after`, or less if the end is there, or comes, before that."""
     with db.use():
-        ended = "SELECT 1 FROM {executions} WHERE execution_id = ? AND ended IS NOT NULL AND last IS NULL"
-        if db.row(ended, execution_id):
-            (highest,) = db.row("SELECT max(sequence) FROM {t} WHERE execution_id = ?", execution_id)
-            return min(after, highest - 1)
-        return after
+        asked = "SELECT ended IS NOT NULL, last FROM {executions} WHERE execution_id = ?"
+        known = db.row(asked, execution_id)
+        if known is None:
+            return -1
+        has_ended, cut = known
+        if cut is not None:
+            return after
+        (highest,) = db.row("SELECT max(sequence) FROM {t} WHERE execution_id = ?", execution_id)
+        return min(after, highest - has_ended)
 
 
 def _page(db: Db, execution_id: str, after: int) -> list[tuple[int, bytes]]:
