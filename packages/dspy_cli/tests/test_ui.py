@@ -272,7 +272,7 @@ class Proxy:
         try:
             while (left := self._left.get(source, 65536)) and (data := source.recv(left)):
                 if source in self._left:
-                    self._left[source] -= len(data)
+                    self._left[source] = max(0, self._left[source] - len(data))
                 if data.startswith(b"GET /runs/") and b"/events" in data.split(b"\r\n")[0]:
                     self.streams += 1
                     self._left[target] = self._max_bytes
@@ -593,8 +593,8 @@ def test_a_replay_is_played_and_paused(page: Page, stored: tuple[str, str, str])
     expect(page.locator(".badge")).to_have_text("Replay")
     page.locator(".run-head").click()
     page.keyboard.press(" ")
-    at = scrubber.input_value()
     expect(page.get_by_role("button", name="Play", exact=True)).to_be_visible()
+    at = scrubber.input_value()
     page.keyboard.press("]")
     expect(scrubber).to_have_value(str(int(at) + 1))
     assert int(at) < 400

@@ -6,6 +6,8 @@ from asyncio import timeout
 from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from logs import all_of, event, new_execution, new_name, run_of, sequences, taken
@@ -13,7 +15,7 @@ from streamll import Event
 from streamll.core.events import decode
 from streamll.errors import EventsExpired
 from streamll.eventlog import EventLog
-from streamll.transports import Retention
+from streamll.transports import Retention, sqlite
 from streamll.transports.base import Backend, DeadLetter, Delivery, Group, Start
 
 
@@ -555,3 +557,18 @@ async def test_a_group_whose_place_was_cut_is_told_once_and_goes_on(sparing: str
         await deliveries(log.backend, 1, "earliest", member("a"))
 
     assert await deliveries(log.backend, 1, "earliest", member("a"))
+
+
+# --- SQLite -------------------------------------------------------------------------------------------------
+
+
+async def test_a_busy_neighbour_wakes_nobody_all_the_time(tmp_path: Path) -> None:
+    quiet, busy = (EventLog(f"sqlite:///{tmp_path}/events.db", name) for name in ("quiet", "busy"))
+    events = run_of(400)
+    with patch.object(sqlite, "_page", wraps=sqlite._page) as looks:
+        reading = asyncio.create_task(all_of(quiet.read("nobody")))
+        for one in events[:-1]:
+            await asyncio.to_thread(busy.append, [one])
+        reading.cancel()
+
+    assert looks.call_count < 100

@@ -20,6 +20,7 @@ from dspy_cli.errors import BadSetting, ExposedBinding
 from dspy_cli.project.config import ServerSettings
 from dspy_cli.server.auth import Auth
 from dspy_cli.server.problems import Problem, response, unexpected
+from dspy_cli.server.streaming import STRAIGHT
 
 LOGIN = "/ui/login.html"
 
@@ -135,6 +136,7 @@ class Guard:
             if (refusal := self._refusal(request)) is not None:
                 return await exchange.answer(scope, refusal)
             exchange.known = request.known
+            scope[STRAIGHT] = exchange.send
             await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:
             if not exchange.stopped:

@@ -311,12 +311,13 @@ class History:
             if followed.task is not None:
                 followed.task.cancel()
 
-    def wake(self) -> None:
-        """Let every viewer look. What was lost in the queue of a worker that is gone has no log to end it."""
+    def beat(self) -> None:
+        """Have idle viewers send a sign of life. What was lost in the queue of a worker that is gone has no
+        log to end it."""
         for run_id, followed in self._followed.items():
             if followed.task is not None and followed.callback.last is None and self._is_lost(run_id):
                 followed.task.cancel()
-            followed.callback.wake()
+            followed.callback.beat()
 
     def _is_lost(self, run_id: str) -> bool:
         return self.fleet.is_shared and self.fleet.is_gone(worker_of(run_id))

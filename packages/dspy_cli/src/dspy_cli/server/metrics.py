@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -132,12 +132,12 @@ class Metrics:
             began = perf_counter()
             answered = False
 
-            async def watched(message: Message) -> None:
+            def watched(message: Message) -> Awaitable[None]:
                 nonlocal answered
                 if message["type"] == "http.response.start":
                     answered = True
                     self._answered(scope, message["status"], perf_counter() - began)
-                await send(message)
+                return send(message)
 
             try:
                 await app(scope, receive, watched)

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import ExitStack, aclosing, suppress
 from datetime import UTC, datetime
 from functools import partial
+from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
@@ -37,6 +38,7 @@ _RECENT = 64
 _MOST_LISTED = 1000
 _STOP_SECONDS = 1.0
 _FLUSH_SECONDS = 5.0
+_IDLE_SECONDS = 60.0
 _LOST_SECONDS = 2.0
 """How long the last event may take to arrive when the program has returned: a filter may withhold it."""
 
@@ -78,6 +80,7 @@ class Run:
         self.status: Status = "queued"
         self.started = datetime.now(UTC)
         self.began = perf_counter()
+        self.seconds: float | None = None
         self.stopped: Stop | None = None
         self.task: asyncio.Task[None] | None = None
         self.answer: asyncio.Future[Returned] = asyncio.get_running_loop().create_future()
@@ -265,8 +268,9 @@ class Runs:
     ) -> list[Listed]:
         """Return the latest runs of all workers, newest first; this worker's own as they are now."""
         wanted = limit if program is None and status is None else _MOST_LISTED
-        found = {run.id: run for run in await self.history.latest(wanted)}
-        found |= {run.id: _listed(run) for run in self.live.values()}
+        stored = {run.id: run for run in await self.history.latest(wanted)}
+        found = {run.id: _listed(run) for run in self._recent.values()}  # the log may not have them yet
+        found |= stored | {run.id: _listed(run) for run in self.live.values()}
         runs = sorted(found.values(), key=lambda run: run.started, reverse=True)
         return [run for run in runs if program in (None, run.program) and status in (None, run.status)][
             :limit
@@ -363,8 +367,8 @@ class Runs:
 
     def _retire(self, run: Run, *, began: bool) -> None:
         totals = run.callback.last.data if run.callback.last else {}
-        name, seconds = run.program.name, perf_counter() - run.began
-        self.observer.run_ended(name, run.status, seconds, totals, began=began)
+        name, run.seconds = run.program.name, perf_counter() - run.began
+        self.observer.run_ended(name, run.status, run.seconds, totals, began=began)
         if run.callback.first_token is not None:
             self.observer.first_token(name, run.callback.first_token - run.began)
         self._recent[run.id] = self.live.pop(run.id)
@@ -426,8 +430,8 @@ class Runs:
         while True:
             await asyncio.sleep(self.settings.heartbeat_seconds)
             for run in (*self.live.values(), *self._recent.values()):
-                run.callback.wake()
-            self.history.wake()
+                run.callback.beat()
+            self.history.beat()
 
 
 def _listed(run: Run) -> Listed:
@@ -436,7 +440,7 @@ def _listed(run: Run) -> Listed:
         program=run.program.name,
         status=run.status,
         started=run.started.isoformat(),
-        seconds=perf_counter() - run.began,
+        seconds=perf_counter() - run.began if run.seconds is None else run.seconds,
         events=run.callback.newest + 1,
     )
 
@@ -451,20 +455,53 @@ def _unknown(run_id: str) -> Problem:
 
 
 async def _in_thread[T](call: Callable[[], T], name: str) -> T:
-    """Return what `call` does, in a thread of its own: the program's room limits how many there are.
-
-    It is a daemon, so that a program that never returns does not keep the process from ending.
-    """
+    """Return what `call` does, in a thread: the program's room limits how many there are."""
     loop, outcome = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
     here = contextvars.copy_context()
 
     def work() -> None:
-        result = call()
+        threading.current_thread().name = f"run {name}"
+        result = here.run(call)
         with suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(lambda: outcome.done() or outcome.set_result(result))
 
-    threading.Thread(target=here.run, args=(work,), name=f"run {name}", daemon=True).start()
+    _threads.run(work)
     return await outcome
+
+
+class _Threads:
+    """Threads that are kept for a while: starting one would stop the loop until it runs.
+
+    They are daemons, so that a program that never returns does not keep the process from ending.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[SimpleQueue[Callable[[], None]]] = []
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Have `work`, which raises nothing, done at once. RuntimeError: no thread can be started."""
+        try:
+            calls = self._idle.pop()
+        except IndexError:
+            calls = SimpleQueue[Callable[[], None]]()
+            threading.Thread(target=self._work, args=(calls,), daemon=True).start()
+        calls.put(work)
+
+    def _work(self, calls: SimpleQueue[Callable[[], None]]) -> None:
+        while True:
+            try:
+                work = calls.get(timeout=_IDLE_SECONDS)
+            except Empty:
+                with suppress(ValueError):  # somebody has just taken this one
+                    self._idle.remove(calls)
+                    return
+                continue
+            work()
+            del work  # the run
+            self._idle.append(calls)
+
+
+_threads = _Threads()
 
 
 def _called(run: Run) -> Returned:

@@ -1,6 +1,7 @@
 """`dspy-cli serve`: a project on a socket, in one process or several, with what people are told about it."""
 
 import asyncio
+import gc
 import math
 import os
 import signal
@@ -184,6 +185,7 @@ def _draining(served: FastAPI, ready: Callable[[], None] | None = None) -> FastA
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         async with inner(app):
+            gc.freeze()  # a full collection walks all that DSPy loads, and stops every stream for 50 ms
             with _on_stop(served.state.runs.begin_to_drain):
                 if ready is not None:
                     ready()

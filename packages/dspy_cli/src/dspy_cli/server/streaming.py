@@ -17,6 +17,8 @@ from streamll.frames import HEADERS, KEEP_ALIVE, MEDIA_TYPE, frame, prediction_f
 
 RETRY = b"retry: 1000\n\n"
 """What a stream begins with: how many milliseconds an EventSource waits before it connects again."""
+STRAIGHT = "dspy_cli.send"
+"""In an ASGI scope: sends the body of a response past everything between its endpoint and our guard."""
 WINDOW_FRAMES = 4096
 WINDOW_BYTES = 2 * 1024 * 1024
 _CHUNK = 256
@@ -57,6 +59,7 @@ class StreamingCallback(BaseCallback):
         self._outputs: JsonValue = None
         self._returned = False
         self._waiting: list[asyncio.Future[None]] = []
+        self._at_beat: int | None = None
         self._asked = -1
         self._wanted = asyncio.Event()
 
@@ -145,6 +148,12 @@ class StreamingCallback(BaseCallback):
             if not future.done():
                 future.set_result(None)
 
+    def beat(self) -> None:
+        """Have every viewer send a sign of life if none had anything else to send since the last beat."""
+        if self.newest == self._at_beat:
+            self.wake()
+        self._at_beat = self.newest
+
     @property
     def viewers(self) -> int:
         """How many wait for the next frame."""
@@ -173,11 +182,11 @@ class StreamingCallback(BaseCallback):
             self._wanted.clear()
             await self._wanted.wait()
 
-    async def changed(self) -> None:
-        """Wait for the next `wake`."""
+    def changed(self) -> asyncio.Future[None]:
+        """Return what is done at the next `wake`. No coroutine: each frame would pay for one a viewer."""
         future = self._loop.create_future()
         self._waiting.append(future)
-        await future
+        return future
 
 
 type Stored = Callable[[int], AsyncGenerator[tuple[int, bytes]]]
@@ -252,7 +261,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         # Each a task of its own: waking one that awaits through all middleware costs more than its frame.
-        sending = asyncio.create_task(self._send(send))
+        sending = asyncio.create_task(self._send(send, scope.get(STRAIGHT, send)))
         leaving = asyncio.create_task(_disconnected(receive))
         try:
             with self._observer.viewer():
@@ -267,13 +276,13 @@ class EventStream(Response):
         else:
             sending.result()
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, send: Send, straight: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        await send({"type": "http.response.body", "body": RETRY, "more_body": True})
+        await straight({"type": "http.response.body", "body": RETRY, "more_body": True})
         async for chunk in self._chunks:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await straight({"type": "http.response.body", "body": chunk, "more_body": True})
             self._observer.delivered(chunk.count(b"\n\n"))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await straight({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -34,6 +34,7 @@ logger = logging.getLogger("streamll")
 _MIB = 1024 * 1024
 _BATCH_EVENTS = 4096
 _BATCH_BYTES = 4 * _MIB
+_FEW = 64
 _REST_SECONDS = 5.0
 _IDLE_SECONDS = 60.0
 _SPILL_AFTER_SECONDS = 1.0
@@ -335,6 +336,7 @@ class _Sender:
                 batch = self._take()
                 if batch.entries:
                     self._send(batch)
+                    self._gather(batch)
                 elif batch.rows:  # none of them is an event
                     self._sent(batch, 0)
         except BaseException:
@@ -402,6 +404,11 @@ class _Sender:
         taken = [queue.popleft() for _ in range(number)]
         self._sink.queue_bytes -= sum([len(entry.body) for entry in taken])
         return taken
+
+    def _gather(self, sent: _Batch) -> None:
+        """Let the next events come together when these were few."""
+        if len(sent.entries) < _FEW and not self._sink.leaving:
+            time.sleep(self._writer.pace)
 
     # --- sending ---
 

@@ -18,6 +18,8 @@ _KNOWN_SUBJECTS = 4_096
 class Writer:
     """Appends over a connection of its own, and cuts what retention lets go of."""
 
+    pace = 0.0
+
     def __init__(self, log: Log, retention: Retention) -> None:
         self._log = log
         self._wire: Wire | None = None

@@ -29,6 +29,8 @@ type _Runs = Mapping[str, Sequence[Entry]]
 class Writer:
     """Sends a batch in one round trip, and about once a second what retention asks for."""
 
+    pace = 0.0
+
     def __init__(self, server: Server, keys: Keys, retention: Retention) -> None:
         self._wire = Wire(server)
         self._keys = keys

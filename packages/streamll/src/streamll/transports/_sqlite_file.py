@@ -13,6 +13,7 @@ from weakref import WeakSet
 
 from streamll.errors import Refused, StreamllError, Unreachable
 
+_BUSY_SECONDS = 5.0
 _LOOKS = (0.001, 0.025)
 """Seconds between two looks at what other processes write: after something came, and when it is quiet."""
 
@@ -46,17 +47,29 @@ class Db:
         uri = self.path.startswith("file:")
         self.connected += 1
         self._connection = sqlite3.connect(
-            self.path, timeout=5, isolation_level=None, check_same_thread=False, uri=uri
+            self.path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=uri
         )
         try:
             self._connection.text_factory = bytes
-            self.run("PRAGMA journal_mode=WAL")
+            self._write_ahead()
             self.run("PRAGMA synchronous=NORMAL")
             self._prepare(self)
             self._inode = _inode(self.path)
         except BaseException:
             self.close()
             raise
+
+    def _write_ahead(self) -> None:
+        """Have readers and the writer not wait for each other. SQLite itself does not wait to change this."""
+        until = time.monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self.run("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+            time.sleep(0.005)
 
     def abandon(self) -> None:
         """Forget, in a forked child, a connection in use: closing it would drop the parent's locks."""
@@ -177,7 +190,7 @@ async def off_loop[**A, R](call: Callable[A, R], *args: A.args, **kwargs: A.kwar
 
 
 class Bell:
-    """Wakes the readers of a file that are in this process."""
+    """Wakes the readers of a target that are in this process."""
 
     def __init__(self) -> None:
         self._waiting: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
@@ -198,30 +211,39 @@ class Bell:
 
 
 @cache
-def bell(path: str) -> Bell:
-    """Return the one bell of a file."""
+def bell(path: str, target: str) -> Bell:
+    """Return the one bell of a target in a file."""
     return Bell()
 
 
 class Changes:
-    """Waits until something may have changed in the file since the last wait ended."""
+    """Waits until something may have changed in the file since it was read."""
 
     def __init__(self, db: Db, rung: asyncio.Event) -> None:
         self._db = db
         self._rung = rung
         self._version: object = None
+        self._look = _LOOKS[0]
+
+    def found(self) -> None:
+        """Look often again: something of the reader's own came."""
+        self._look = _LOOKS[0]
 
     async def wait(self, seconds: float | None = None) -> None:
-        """Return when the bell has rung, another process has written, or `seconds` have passed."""
+        """Return when the bell has rung, another connection has written, or `seconds` have passed.
+
+        A busy file changes all the time for other targets' sake: until `found`, looks become fewer.
+        """
         deadline = None if seconds is None else time.monotonic() + seconds
-        look, longest = _LOOKS
-        while not self._rung.is_set() and not self._written():
-            pause = look if deadline is None else min(look, deadline - time.monotonic())
+        while not self._rung.is_set():
+            pause = self._look if deadline is None else min(self._look, deadline - time.monotonic())
             if pause <= 0:
                 return
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._rung.wait(), pause)
-            look = min(longest, look * 1.5)
+            self._look = min(_LOOKS[1], self._look * 1.5)
+            if self._written():
+                break
         self._rung.clear()
 
     def _written(self) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import random
 from time import monotonic
-from typing import Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -140,6 +140,9 @@ def summary(first: Event, last: Event, events: int) -> Summary:
 
 class Writer(Protocol):
     """Appends events. Used by one thread at a time; connects when first used, and again after an error."""
+
+    pace: ClassVar[float]
+    """Seconds to let events come together after an `append` of few: when it costs the same for many."""
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Store `entries`, in order; returns when the backend has acknowledged all of them.

@@ -47,6 +47,8 @@ _DEAD_ARGUMENTS: Mapping[str, object] = {
 class Writer:
     """See `base.Writer`; what it promises, `Line` does."""
 
+    pace = 0.0
+
     def __init__(self, place: Place) -> None:
         self._place = place
         self._line: Line | None = None

@@ -93,13 +93,14 @@ class Backend:
         return Writer(self)
 
     async def read(self, execution_id: str, after: int) -> AsyncGenerator[Sequence[bytes]]:
-        with self.connected() as db, bell(self.path).heard() as rung:
+        with self.connected() as db, bell(self.path, self.target).heard() as rung:
             changes = Changes(db, rung)
             after = await off_loop(_beginning, db, execution_id, after)
             yield ()
             while True:
                 rows = await off_loop(_page, db, execution_id, after)
                 if rows:
+                    changes.found()
                     after = rows[-1][0]
                     yield [body for _, body in rows]
                 else:
@@ -107,7 +108,7 @@ class Backend:
 
     @asynccontextmanager
     async def follow(self, start: Start, group: Group | None) -> AsyncGenerator[Subscription]:
-        with self.connected() as db, bell(self.path).heard() as rung:
+        with self.connected() as db, bell(self.path, self.target).heard() as rung:
             place = await off_loop(self._place, db, start)
             kind = _Alone if group is None else _Member
             follower = await off_loop(kind, self, db, Changes(db, rung), place, cast("Group", group))
@@ -163,9 +164,11 @@ class Backend:
 class Writer:
     """Appends a batch in one transaction, and cuts what retention lets go of."""
 
+    pace = 0.005
+
     def __init__(self, backend: Backend) -> None:
         self._db = backend.connect()
-        self._bell = bell(backend.path)
+        self._bell = bell(backend.path, backend.target)
         self._retention = backend.retention
         self._next_cut = 0.0
 
@@ -319,7 +322,7 @@ class _Follower:
         self._place = place
         self._group = group
         self._target = backend.target
-        self._bell = bell(backend.path)
+        self._bell = bell(backend.path, backend.target)
         self.untaken: Sequence[Delivery] = ()  # handed out to who no longer waited
         with db.transaction():
             self._enter()
@@ -349,6 +352,7 @@ class _Alone(_Follower):
     async def next(self) -> Sequence[Delivery]:
         while not (rows := await off_loop(self._page)):
             await self._changes.wait()
+        self._changes.found()
         self._place = _Place(rows[-1][0], self._place.told)
         return [Delivery(body, str(_Place(position, self._place.told))) for position, body in rows]
 
@@ -377,6 +381,7 @@ class _Member(_Follower):
         page = self._page.asked()
         while not await off_loop(self._take, page):
             await self._changes.wait(await off_loop(self._next_claim))
+        self._changes.found()
         taken, self.untaken = self.untaken, ()
         self._page.took(len(taken))
         return taken
