@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import dspy
@@ -277,6 +278,7 @@ class Proxy:
                     self.streams += 1
                     self._left[target] = self._max_bytes
                 target.sendall(data)
+            sleep(0.1)  # a browser drops what it has not read when the connection breaks
         except OSError:
             pass
         _end(source, target)
