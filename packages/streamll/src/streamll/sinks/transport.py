@@ -407,7 +407,7 @@ class _Sender:
 
     def _gather(self, sent: _Batch) -> None:
         """Let the next events come together when these were few."""
-        if len(sent.entries) < _FEW and not self._sink.leaving:
+        if self._writer.pace and len(sent.entries) < _FEW and not self._sink.leaving:
             time.sleep(self._writer.pace)
 
     # --- sending ---
