@@ -74,8 +74,14 @@ MAY_IMPORT = {
     "streamll/transports/": ("streamll.core.events", "streamll.errors", "streamll.sinks"),
     "dspy_cli/": ("streamll",),
     "dspy_cli/project/": ("streamll", "dspy_cli.errors", "dspy_cli.gateways"),
-    "dspy_cli/gateways/": ("streamll", "dspy_cli.errors", "dspy_cli.project"),
-    "dspy_cli/server/": ("streamll", "dspy_cli.errors", "dspy_cli.project", "dspy_cli.gateways"),
+    "dspy_cli/gateways/": ("streamll", "dspy_cli.errors", "dspy_cli.threads", "dspy_cli.project"),
+    "dspy_cli/server/": (
+        "streamll",
+        "dspy_cli.errors",
+        "dspy_cli.threads",
+        "dspy_cli.project",
+        "dspy_cli.gateways",
+    ),
 }
 """Imports point one way. A place for events knows events, and nothing of programs."""
 

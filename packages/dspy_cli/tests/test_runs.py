@@ -6,13 +6,17 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import dspy
 import httpx
 import pytest
 import streamll
 from dspy_cli.project.programs import Program, program
+from dspy_cli.server.problems import Problem
+from dspy_cli.server.runs import _plain
 from scripted import chat, lm
 from serving import (
     ANSWER,
@@ -30,6 +34,7 @@ from serving import (
     until,
     watching,
 )
+from streamll.errors import Unreachable
 
 QUESTION = {"question": "6 * 7?"}
 
@@ -694,3 +699,107 @@ async def test_metrics_count_runs_and_the_first_token() -> None:
             return [await metric(client, name) for name in ("runs_ended_total", "first_token_seconds_count")]
 
         await until(counts, lambda seen: seen == [1, 1], seconds=5)
+
+
+# --- found by a hostile review ------------------------------------------------------------------------------
+
+
+async def test_an_async_program_that_fails_as_it_is_cancelled_is_retired() -> None:
+    class Fails(dspy.Module):
+        def forward(self, question: str) -> dspy.Prediction:
+            raise NotImplementedError
+
+        async def aforward(self, question: str) -> dspy.Prediction:
+            await asyncio.sleep(0.02)
+            raise ValueError(question)
+
+    async with serving(program(Fails), concurrency=60) as at, at.client() as client:
+        prefer = {"Prefer": "respond-async"}
+        for wait in [number / 2000 for number in range(60)]:
+            answer = await client.post("/Fails", json=QUESTION, headers=prefer)
+            await asyncio.sleep(wait)
+            await client.post(f"/runs/{answer.json()['id']}/cancel", json={})
+
+        async def going_on() -> int:
+            return len(at.runs.live)
+
+        await until(going_on, lambda number: number == 0)
+
+
+async def test_a_run_of_this_server_is_stopped_and_told_while_the_log_is_away(tmp_path: Path) -> None:
+    gate = Gate()
+    async with serving(program(gate), events=f"sqlite:///{tmp_path}/e.db") as at, at.client() as client:
+        run_id = await begun(client, "Gate")
+        with patch.object(at.runs.history, "detail", side_effect=Unreachable("away")):
+            seen = await client.get(f"/runs/{run_id}")
+            told = await client.post(f"/runs/{run_id}/cancel", json={})
+        gate.open.set()
+
+    assert (seen.status_code, seen.json()["status"]) == (200, "running")
+    assert (told.status_code, told.json()["status"]) == (202, "cancelling")
+
+
+async def test_a_program_that_exits_has_failed_by_itself(events: str) -> None:
+    class Exits(dspy.Module):
+        def forward(self, question: str) -> dspy.Prediction:
+            raise SystemExit(3)
+
+    async with (
+        serving(program(Exits), events=events) as one,
+        serving(program(Exits), events=events) as other,
+        one.client() as here,
+        other.client() as there,
+    ):
+        answer = await here.post("/Exits", json=QUESTION)
+        run_id = answer.headers["run-id"] if "run-id" in answer.headers else answer.json()["run"]
+        seen = [(await client.get(f"/runs/{run_id}")).json()["status"] for client in (here, there)]
+
+    assert answer.status_code == 500
+    assert seen == ["error", "error"]
+
+
+async def test_a_key_repeats_what_has_no_fields_too(events: str) -> None:
+    class Says(dspy.Module):
+        def forward(self, question: str) -> str:
+            return question
+
+    async with (
+        serving(program(Says), events=events) as one,
+        serving(program(Says), events=events) as other,
+        one.client() as here,
+        other.client() as there,
+    ):
+        key = {"Idempotency-Key": "k"}
+        answers = [await client.post("/Says", json=QUESTION, headers=key) for client in (here, there)]
+
+    assert [answer.json() for answer in answers] == [{"output": "6 * 7?"}] * 2
+
+
+def test_a_key_of_a_set_is_the_same_in_every_process() -> None:
+    said = [_plain({"b", "a", "c"}), _plain(frozenset({"c", "b", "a"}))]
+
+    assert said == [["'a'", "'b'", "'c'"]] * 2
+
+
+async def test_a_key_that_runs_needs_no_room_to_be_asked_for_again() -> None:
+    gate = Gate()
+    async with serving(program(gate), concurrency=1, queue=0) as at, at.client() as client:
+        key = {"Idempotency-Key": "k"}
+        first = asyncio.create_task(client.post("/Gate", json=QUESTION, headers=key))
+        await one_run(client)
+        again = asyncio.create_task(client.post("/Gate", json=QUESTION, headers=key))
+        await asyncio.sleep(0.1)
+        gate.open.set()
+
+        assert [(await each).status_code for each in (first, again)] == [200, 200]
+
+
+async def test_who_waits_for_a_run_that_was_lost_in_a_queue_is_told(events: str) -> None:
+    async with serving(qa(), events=events, lease_seconds=1) as at:
+        lost = f"{at.runs.fleet.new_id()[:12]}{'f' * 16}1"
+        with patch.object(at.runs.fleet, "is_gone", return_value=True):
+            asked = asyncio.run_coroutine_threadsafe(at.runs.history.past(lost).outputs(), at.loop)
+            with pytest.raises(Problem) as told:
+                await asyncio.wait_for(asyncio.wrap_future(asked), 10)
+
+    assert told.value.extra["code"] == "orphaned"

@@ -1,8 +1,8 @@
 """What gateways share: they are classes, checked when they are defined, with hooks of a user."""
 
-import asyncio
 from abc import ABC
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from inspect import isawaitable, iscoroutinefunction
 from typing import ClassVar, Protocol, cast
 
@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from dspy_cli.errors import InvalidGateway
 from dspy_cli.project.programs import Program
+from dspy_cli.threads import in_thread
 
 type MaybeAwaitable[T] = T | Awaitable[T]
 
@@ -55,7 +56,7 @@ async def call[**P, T](hook: Callable[P, MaybeAwaitable[T]], *args: P.args, **kw
     """Call a user's hook: a coroutine function here, a plain function in a thread, because it may block."""
     if iscoroutinefunction(hook):
         return await cast("Awaitable[T]", hook(*args, **kwargs))
-    result = await asyncio.to_thread(hook, *args, **kwargs)
+    result = await in_thread(partial(hook, *args, **kwargs), name="gateway hook")
     return await cast("Awaitable[T]", result) if isawaitable(result) else cast("T", result)
 
 

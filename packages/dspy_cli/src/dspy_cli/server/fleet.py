@@ -27,6 +27,7 @@ logger = logging.getLogger("dspy_cli")
 
 _BEATS_PER_LEASE = 3
 _KEPT = Retention(age=timedelta(hours=1), abandoned=timedelta(hours=1))
+_CLAIMS_REMEMBERED = 10_000
 _CLAIMS_KEPT = Retention(age=timedelta(hours=24), abandoned=timedelta(hours=24))
 _SWEPT = 1_000
 _ID = re.compile(r"[0-9a-f]{29,128}")
@@ -83,6 +84,7 @@ class Fleet:
         self._writing = asyncio.Lock()
         self._cancel = cancel
         self._numbers = 0
+        self._claimed: dict[str, tuple[str, str]] = {}
         self._is_cut_off = False
         self._seen: dict[str, float] = {}
         self._caught_up = asyncio.Event()
@@ -211,6 +213,8 @@ class Fleet:
 
     async def claim(self, key: str, run_id: str, said: str) -> tuple[str, str]:
         """Claim an idempotency key; returns the run that has it, and what was said when it was claimed."""
+        if key in self._claimed:
+            return self._claimed[key]
         claim = hashlib.sha256(key.encode()).hexdigest()
         async with self._writing:
             await asyncio.to_thread(
@@ -218,4 +222,11 @@ class Fleet:
             )
         async with aclosing(self._claims.read(claim)) as events:
             first = await anext(events)
-        return str(first.data["run"]), str(first.data["said"])
+        self._claimed[key] = found = str(first.data["run"]), str(first.data["said"])
+        if len(self._claimed) > _CLAIMS_REMEMBERED:
+            del self._claimed[next(iter(self._claimed))]
+        return found
+
+    def knows(self, key: str) -> bool:
+        """True for a key that was claimed, as this worker has seen."""
+        return key in self._claimed

@@ -16,7 +16,7 @@ from streamll.frames import frame
 from streamll.transports.base import Summary
 
 from dspy_cli.server.fleet import Fleet, worker_of
-from dspy_cli.server.outcomes import error_of, failed, status
+from dspy_cli.server.outcomes import HINTS, error_of, failed, status
 from dspy_cli.server.problems import Problem
 from dspy_cli.server.streaming import Show, StreamingCallback, event_stream_generator
 
@@ -108,7 +108,12 @@ class _Reading:
             if event.parent_call_id is None and event.event_type == "module_start" and self.inputs is None:
                 self.inputs = event.data.get("inputs")
             elif event.parent_call_id is None and event.event_type == "module_end":
-                self.outputs, self.has_outputs = event.data.get("outputs"), True
+                self.outputs, self.has_outputs = _as_answered(event.data.get("outputs")), True
+
+
+def _as_answered(outputs: JsonValue) -> JsonValue:
+    """Return outputs in the shape of `Program.outputs`: what has no fields is under "output"."""
+    return outputs if isinstance(outputs, dict) else {"output": outputs}
 
 
 async def _next(
@@ -137,12 +142,24 @@ class Past:
         Raises:
             Problem: It failed, or was stopped, or its log is gone.
         """
-        reading = await self._history.read(self.id, wait=True)
+        reading = await self._read()
         if reading.last is None:
             raise Problem(410, f"The log of run {self.id} is gone.", run=self.id)
         if reading.last.event_type != "execution_end":
             raise failed(self.id, *error_of(reading.last))
         return reading.outputs
+
+    async def _read(self) -> _Reading:
+        """Read to the end; what was lost in the queue of a worker that is gone has no log, and no end."""
+        reading = asyncio.ensure_future(self._history.read(self.id, wait=True))
+        try:
+            while not reading.done():
+                await asyncio.wait([reading], timeout=_FIRST_SECONDS)
+                if not reading.done() and self._history.is_lost(self.id):
+                    raise failed(self.id, "orphaned", HINTS["orphaned"])
+            return reading.result()
+        finally:
+            reading.cancel()
 
     def frames(self, after: int = -1) -> AsyncGenerator[bytes]:
         """Yield the run's frames after a sequence."""
@@ -315,9 +332,10 @@ class History:
         """Have idle viewers send a sign of life. What was lost in the queue of a worker that is gone has no
         log to end it."""
         for run_id, followed in self._followed.items():
-            if followed.task is not None and followed.callback.last is None and self._is_lost(run_id):
+            if followed.task is not None and followed.callback.last is None and self.is_lost(run_id):
                 followed.task.cancel()
             followed.callback.beat()
 
-    def _is_lost(self, run_id: str) -> bool:
+    def is_lost(self, run_id: str) -> bool:
+        """True for a run whose worker is gone."""
         return self.fleet.is_shared and self.fleet.is_gone(worker_of(run_id))

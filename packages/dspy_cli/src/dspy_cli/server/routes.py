@@ -213,11 +213,12 @@ def run_routes(runs: Runs, auth: Auth | None) -> APIRouter:
     @router.post("/runs/{run_id}/cancel", status_code=202, response_class=Response)
     async def cancel(run_id: RunId) -> Response:
         """Stop a run at its next LM call, tool call or token, whichever worker has it."""
-        run = await runs.detail(run_id)
-        if run.status in ("queued", "running"):
+        is_ours = run_id in runs.live  # which needs no log
+        status = "running" if is_ours else (await runs.detail(run_id)).status
+        if status in ("queued", "running"):
             await runs.cancel(run_id)
-            return reply({"id": run_id, "status": "cancelling"}, 202)
-        return reply({"id": run_id, "status": run.status}, 202)
+            status = "cancelling"
+        return reply({"id": run_id, "status": status}, 202)
 
     @router.post("/runs/{run_id}/token", response_class=Response)
     async def sign(run_id: RunId) -> Response:

@@ -1,25 +1,24 @@
 """Runs: started, queued, timed and stopped on this worker; `history` looks up all that share the log."""
 
 import asyncio
-import contextvars
 import hashlib
 import json
 import logging
 import math
-import threading
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping, Set
 from contextlib import ExitStack, aclosing, suppress
 from datetime import UTC, datetime
 from functools import partial
-from queue import Empty, SimpleQueue
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import dspy
 import msgspec
 import streamll
+from pydantic import BaseModel
 from streamll.core.events import JsonValue
+from streamll.errors import Unreachable
 from streamll.sinks import TransportSink
 from streamll.transports.base import DEFAULT_TARGET
 
@@ -27,9 +26,10 @@ from dspy_cli.project.config import ServerSettings
 from dspy_cli.project.programs import Program
 from dspy_cli.server.fleet import Fleet, ending, made, worker_of
 from dspy_cli.server.history import Detail, History, Listed, Past, queued
-from dspy_cli.server.outcomes import HINTS, Status, Stop, error_of, failed
+from dspy_cli.server.outcomes import HINTS, Status, Stop, error_of, failed, status
 from dspy_cli.server.problems import Problem
 from dspy_cli.server.streaming import StreamingCallback, Watching, event_stream_generator
+from dspy_cli.threads import in_thread
 
 logger = logging.getLogger("dspy_cli")
 
@@ -38,7 +38,6 @@ _RECENT = 64
 _MOST_LISTED = 1000
 _STOP_SECONDS = 1.0
 _FLUSH_SECONDS = 5.0
-_IDLE_SECONDS = 60.0
 _LOST_SECONDS = 2.0
 """How long the last event may take to arrive when the program has returned: a filter may withhold it."""
 
@@ -83,6 +82,7 @@ class Run:
         self.seconds: float | None = None
         self.stopped: Stop | None = None
         self.task: asyncio.Task[None] | None = None
+        self.can_interrupt = True
         self.answer: asyncio.Future[Returned] = asyncio.get_running_loop().create_future()
 
     async def result(self) -> object:
@@ -115,7 +115,8 @@ class Run:
         self.stopped = code
         self.execution.stop(code)
         self.settle(Returned(error=failed(self.id, code, HINTS[code])))
-        if self.task is not None and (self.program.is_async or self.status == "queued"):
+        awaits = self.program.is_async or self.status == "queued"
+        if self.task is not None and self.can_interrupt and awaits:
             self.task.cancel()
 
     def frames(self, after: int = -1) -> AsyncGenerator[bytes]:
@@ -226,6 +227,10 @@ class Runs:
             raise Problem(503, "The server is being stopped; try another one.", headers={"retry-after": "5"})
         room = self._rooms.setdefault(program.name, Room(self.settings))
         run_id = self.fleet.new_id()
+        if key is not None and self.fleet.knows(_claim(program, key)):  # which needs no room
+            earlier = await self._claimed(program, inputs, key, run_id)
+            if earlier is not None:
+                return earlier
         room.take(program.name)
         with ExitStack() as unused:
             unused.callback(room.leave)
@@ -242,8 +247,8 @@ class Runs:
     async def _claimed(
         self, program: Program, inputs: Mapping[str, object], key: str, run_id: str
     ) -> "Run | Past | None":
-        said = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=repr).encode()).hexdigest()
-        winner, first_said = await self.fleet.claim(f"{program.name}\n{key}", run_id, said)
+        said = hashlib.sha256(json.dumps(inputs, sort_keys=True, default=_plain).encode()).hexdigest()
+        winner, first_said = await self.fleet.claim(_claim(program, key), run_id, said)
         if first_said != said:
             raise Problem(422, f"The Idempotency-Key {key!r:.80} was used with other inputs; use a new one.")
         if winner == run_id:
@@ -278,7 +283,8 @@ class Runs:
 
     async def detail(self, run_id: str) -> Detail:
         """Return a run in full. Raises a 404 `Problem` for one that nobody knows."""
-        run, detail = self.get(run_id), await self.history.detail(run_id)
+        run = self.get(run_id)
+        detail = await self._stored(run_id, run)
         if detail is None:
             if run is None and not self.history.may_exist(run_id):
                 raise _unknown(run_id)
@@ -286,6 +292,13 @@ class Runs:
         if run is not None:
             detail.status = run.status
         return detail
+
+    async def _stored(self, run_id: str, run: Run | None) -> Detail | None:
+        """Return a run in full as the log has it; None where it has none yet, or is away."""
+        if run is not None and run.status == "queued":
+            return None
+        with suppress(*([] if run is None else [Unreachable])):
+            return await self.history.detail(run_id)
 
     async def must_exist(self, run_id: str) -> None:
         """Raise a 404 `Problem` for a run that nobody knows."""
@@ -327,6 +340,7 @@ class Runs:
             run.stopped = "interrupted"
             self._tell_of_never(run)
         finally:
+            run.can_interrupt = False
             room.leave()
             await self._finish(run, answer)
 
@@ -337,7 +351,7 @@ class Runs:
         try:
             if run.program.is_async:
                 return await _acalled(run)
-            return await _in_thread(partial(_called, run), run.id)
+            return await in_thread(partial(_called, run), name=f"run {run.id}")
         finally:
             if timer is not None:
                 timer.cancel()
@@ -353,7 +367,7 @@ class Runs:
             said = str(answer.error) if self.settings.debug else None
             run.settle(Returned(error=failed(run.id, code, hint, error=said)))
         began = run.status == "running"
-        run.status = "ok" if answer.error is None else run.stopped or "error"
+        run.status = status(True, None if answer.error is None else run.stopped or code)
         self._retire(run, began=began)
 
     async def _last_event(self, run: Run) -> None:
@@ -445,63 +459,24 @@ def _listed(run: Run) -> Listed:
     )
 
 
+def _claim(program: Program, key: str) -> str:
+    return f"{program.name}\n{key}"
+
+
 def _no_thread(run_id: str) -> Problem:
     detail = "The machine has no thread left to run it in; try again."
     return Problem(503, detail, headers={"retry-after": "5"}, run=run_id)
 
 
+def _plain(value: object) -> object:
+    """Return an input as what is the same in every process; a set's order is not."""
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    return sorted(map(repr, cast("Set[object]", value))) if isinstance(value, Set) else repr(value)
+
+
 def _unknown(run_id: str) -> Problem:
     return Problem(404, f"There is no run {run_id!r:.80}; GET /runs lists those there are.", run=run_id)
-
-
-async def _in_thread[T](call: Callable[[], T], name: str) -> T:
-    """Return what `call` does, in a thread: the program's room limits how many there are."""
-    loop, outcome = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
-    here = contextvars.copy_context()
-
-    def work() -> None:
-        threading.current_thread().name = f"run {name}"
-        result = here.run(call)
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(lambda: outcome.done() or outcome.set_result(result))
-
-    _threads.run(work)
-    return await outcome
-
-
-class _Threads:
-    """Threads that are kept for a while: starting one would stop the loop until it runs.
-
-    They are daemons, so that a program that never returns does not keep the process from ending.
-    """
-
-    def __init__(self) -> None:
-        self._idle: list[SimpleQueue[Callable[[], None]]] = []
-
-    def run(self, work: Callable[[], None]) -> None:
-        """Have `work`, which raises nothing, done at once. RuntimeError: no thread can be started."""
-        try:
-            calls = self._idle.pop()
-        except IndexError:
-            calls = SimpleQueue[Callable[[], None]]()
-            threading.Thread(target=self._work, args=(calls,), daemon=True).start()
-        calls.put(work)
-
-    def _work(self, calls: SimpleQueue[Callable[[], None]]) -> None:
-        while True:
-            try:
-                work = calls.get(timeout=_IDLE_SECONDS)
-            except Empty:
-                with suppress(ValueError):  # somebody has just taken this one
-                    self._idle.remove(calls)
-                    return
-                continue
-            work()
-            del work  # the run
-            self._idle.append(calls)
-
-
-_threads = _Threads()
 
 
 def _called(run: Run) -> Returned:

@@ -242,7 +242,6 @@ _CODES: Mapping[str, str] = {
     "RateLimitError": "rate_limit",
     "ReadTimeout": "timeout",
     "ServiceUnavailableError": "connection",
-    "SystemExit": "cancelled",
     "Timeout": "timeout",
     "TimeoutError": "timeout",
     "WriteTimeout": "timeout",
