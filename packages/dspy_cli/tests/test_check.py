@@ -16,7 +16,7 @@ import dspy
 import pytest
 from click.testing import CliRunner, Result
 from dspy_cli.cli import cli
-from dspy_cli.errors import NothingToServe
+from dspy_cli.errors import BadConfig, NothingToServe
 from dspy_cli.project import report
 from dspy_cli.project.programs import program
 from pydantic import BaseModel
@@ -139,6 +139,26 @@ def test_gateways_that_want_the_same_path_are_told(project: Path) -> None:
     (project / "src/demo/modules/two.py").write_text(GOOD.replace("class Ask", "class Two"))
 
     assert ("gateway", "path") in failing(check("--json"))
+
+
+def test_settings_the_server_would_refuse_are_told_with_their_place(project: Path) -> None:
+    server = 'server: {events: "nonsense:", allowed_hosts: [a b], allowed_origins: ["*"]}'
+    (project / "dspy.config.yaml").write_text(f"{CONFIG}{server}\n")
+
+    result = check("--json")
+
+    told = {row["subject"]: row["detail"] for row in rows(result) if row["status"] == "fail"}
+    assert list(told) == [f"dspy.config.yaml:7:{column}" for column in (10, 31, 53)]
+    assert ["nonsense:" in text or "'a b'" in text or "'*'" in text for text in told.values()] == [True] * 3
+
+
+def test_an_environment_that_is_no_text_is_told_in_a_line(project: Path) -> None:
+    (project / ".env").write_bytes(b"KEY=\xff\n")
+
+    result = check()
+
+    assert isinstance(result.exception, BadConfig)
+    assert str(result.exception).startswith(".env: cannot be read")
 
 
 def test_a_public_gateway_is_pointed_out(project: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import dspy
 import pytest
 import yaml
-from dspy_cli.errors import BadConfig, MissingKey
-from dspy_cli.project.config import Config, ServerSettings, load, make_lm, missing_key
+from dspy_cli.errors import BadConfig, BadSetting, MissingKey
+from dspy_cli.project.config import Config, ServerSettings, event_log, load, make_lm, missing_key
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -193,6 +193,18 @@ def test_a_file_that_is_no_text_is_refused(file: Path) -> None:
 
     with pytest.raises(BadConfig, match=r"dspy\.config\.yaml: cannot be read"):
         load(file)
+
+
+def test_values_that_are_nested_too_deeply_are_refused(file: Path) -> None:
+    assert problems(file, "a: " + "[" * 5000) == (
+        "dspy.config.yaml: cannot be read: its values are nested too deeply",
+    )
+
+
+@pytest.mark.parametrize("url", ["nonsense:", "http://x", "sqlite:///", "redis://[x", ""])
+def test_a_url_that_names_no_place_for_events_is_refused(url: str) -> None:
+    with pytest.raises(BadSetting, match=r"server\.events"):
+        event_log(ServerSettings(events=url))
 
 
 def test_a_value_that_contains_itself_is_refused(file: Path) -> None:

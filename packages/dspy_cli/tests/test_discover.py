@@ -447,3 +447,10 @@ def test_a_wrong_gateway_fails_its_file(project: Project) -> None:
     project.module("ask", f"{ASK}\nAsk.gateway = 'nothing'\n")
 
     assert "`gateway` is 'nothing'" in project.failure().error
+
+
+def test_an_environment_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"KEY=\xff\n")
+
+    with pytest.raises(BadConfig, match=r"\.env: cannot be read"):
+        Project(tmp_path).discover()

@@ -17,6 +17,7 @@ import uvicorn
 from dspy_cli.errors import BadSetting, ExposedBinding
 from dspy_cli.project.config import ServerSettings
 from dspy_cli.server import guard
+from dspy_cli.server.app import create_app
 from dspy_cli.server.auth import Auth
 from dspy_cli.server.guard import LOGIN, PUBLIC, SECURITY_HEADERS, Guard, Route, check_binding
 from dspy_cli.server.problems import install
@@ -746,6 +747,22 @@ async def test_a_link_from_elsewhere_may_be_followed_but_not_a_form_sent() -> No
         assert (await browser.post("/", headers=link)).status_code == 403
 
 
+@pytest.mark.parametrize("path", ["/hook/get", "/hook/get\n", "/hook/by/7", "/hook/by/7\n"])
+async def test_no_link_from_elsewhere_leads_to_a_gateway(path: str) -> None:
+    """A GET runs a program there. The router, too, takes a line's end after a path for nothing."""
+    guard = guarded(any_content=[("GET", "/hook/get"), ("get", "/hook/by/{id}")])
+    link = [
+        (b"sec-fetch-site", b"cross-site"),
+        (b"sec-fetch-mode", b"navigate"),
+        (b"sec-fetch-dest", b"document"),
+    ]
+
+    assert (await raw(guard, path, headers=link)).status == 403
+    assert (await raw(guard, path)).status == 200
+    assert (await raw(guard, path, headers=[(b"sec-fetch-site", b"none"), *link[1:]])).status == 200
+    assert (await raw(guard, "/hook/by/7/more", headers=link)).status == 200
+
+
 async def test_an_insecure_page_of_the_same_name_is_another_origin() -> None:
     page = [(b"origin", b"http://localhost:8000")]
 
@@ -791,6 +808,13 @@ async def test_nobody_else_is_told_anything(auth: Auth) -> None:
 def test_an_origin_is_named_in_full_and_never_all(origin: str) -> None:
     with pytest.raises(BadSetting, match="allowed_origins"):
         guarded(settings=ServerSettings(allowed_origins=(origin,)))
+
+
+@pytest.mark.parametrize("setting", [{"allowed_hosts": ("a b",)}, {"allowed_origins": ("*",)}])
+def test_an_app_is_not_made_with_names_that_match_nothing(setting: dict[str, Any]) -> None:
+    """Starlette makes its middleware at the first request, where this would be a 500 for ever."""
+    with pytest.raises(BadSetting, match=next(iter(setting))):
+        create_app([], settings=ServerSettings(**setting))
 
 
 # --- content types ---
@@ -849,10 +873,12 @@ async def test_a_body_needs_a_content_type_and_no_body_needs_none(framing: tuple
 
 
 async def test_a_gateway_may_take_other_content() -> None:
-    guard = guarded(any_content=[("POST", "/hooks/form")])
+    guard = guarded(any_content=[("POST", "/hooks/form"), ("POST", "/hooks/of/{name}")])
     form = [(b"content-type", b"application/x-www-form-urlencoded")]
 
     assert (await raw(guard, "/hooks/form", method="POST", headers=form)).status == 200
+    assert (await raw(guard, "/hooks/of/ada", method="POST", headers=form)).status == 200
+    assert (await raw(guard, "/hooks/of/", method="POST", headers=form)).status == 415
     assert (await raw(guard, "/hooks/other", method="POST", headers=form)).status == 415
 
 

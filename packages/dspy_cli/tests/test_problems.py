@@ -1,11 +1,13 @@
 """Problems: every error a client sees is a document of RFC 9457 that says where, and keeps secrets."""
 
 import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import httpx
 import pytest
 from dspy_cli.errors import DspyCliError
+from dspy_cli.server.app import create_app
 from dspy_cli.server.problems import Problem, install, response
 from fastapi import FastAPI, HTTPException, Query
 from fastapi.exceptions import RequestValidationError
@@ -191,3 +193,14 @@ async def test_debug_tells_what_a_program_raised() -> None:
     answer = await said("GET", "/boom", debug=True)
 
     assert document(answer)["detail"] == "RuntimeError: postgres://admin:hunter2@db/prod"
+
+
+async def test_a_log_that_refuses_is_a_503_that_names_no_file(tmp_path: Path) -> None:
+    served = create_app([], events=f"sqlite:///{tmp_path}/nowhere/x.db")
+    transport = httpx.ASGITransport(served, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as browser:
+        answer = await browser.get("/runs")
+
+    assert answer.status_code == 503
+    assert "event log" in answer.json()["detail"]
+    assert "nowhere" not in answer.text

@@ -273,6 +273,14 @@ def test_a_broken_config_is_told(nowhere: Path) -> None:
         adhoc.lm(None, project(nowhere, default="missing"))
 
 
+def test_an_environment_that_is_no_text_is_told(nowhere: Path) -> None:
+    deep = project(nowhere)
+    (deep.parents[1] / ".env").write_bytes(b"KEY=\xff\n")
+
+    with pytest.raises(BadConfig, match=r"\.env: cannot be read"):
+        adhoc.lm(None, deep)
+
+
 # --- as a user ----------------------------------------------------------------------------------------------
 
 

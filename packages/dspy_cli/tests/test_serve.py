@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from own_servers import free_port
 from serving import PROJECT, Process, command, parse, project, until
 
 
@@ -179,3 +180,49 @@ async def test_settings_come_from_the_file_and_the_command_line_wins(tmp_path: P
 
     assert (tmp_path / "line.db").exists()
     assert not (tmp_path / "file.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (["--events", "sqlite:////nonexist-dir/x.db"], "SQLite refuses '/nonexist-dir/x.db'"),
+        (["--events", "nonsense:"], "names no place for events"),
+        (["--events", "http://x"], "names no place for events"),
+        (["--events", "sqlite:///"], "names no file"),
+        (["--events", "memory:", "--workers", "2"], "--workers 2 would keep runs in the memory of each"),
+        (["--allow-host", "a b"], "`server.allowed_hosts` has 'a b'"),
+        (["--allow-host", "a b", "--workers", "2"], "`server.allowed_hosts` has 'a b'"),
+        (["--host", "\udcff", "--insecure"], "is nothing to listen on"),
+    ],
+)
+async def test_what_cannot_be_served_with_is_told_in_a_line(
+    asked: list[str], told: str, tmp_path: Path
+) -> None:
+    with command(project(tmp_path / "demo"), *asked, cwd=tmp_path) as process:
+        status = await process.exited()
+
+    assert status == 1
+    assert process.output.startswith("dspy-cli: ")
+    assert told in process.output
+    assert len(process.output.splitlines()) == 1
+
+
+async def test_workers_refuse_a_file_that_keeps_runs_in_memory(tmp_path: Path) -> None:
+    where = project(tmp_path / "demo", events="memory:")
+    with command(where, "--workers", "2", cwd=tmp_path) as process:
+        status = await process.exited()
+
+    assert status == 1
+    assert process.output.startswith("dspy-cli: --workers 2 would keep runs in the memory of each")
+
+
+async def test_a_log_that_is_away_is_told_in_a_line_and_waited_for(tmp_path: Path) -> None:
+    where = project(tmp_path / "demo")
+    with command(where, "--events", f"redis://127.0.0.1:{free_port()}", cwd=tmp_path) as process:
+        await until(_said(process, "Serving"), bool)
+        async with process.client() as client:
+            alive = await client.get("/healthz")
+
+    assert alive.status_code == 200
+    assert process.said[0].startswith("The event log is away, serving without it until it is back: Redis")
+    assert "POST /Talk" in process.said[1]

@@ -313,8 +313,9 @@ def check(target: str, as_json: bool, traceback: bool) -> None:
     from rich.console import Console
 
     from dspy_cli.project import report
+    from dspy_cli.server.guard import check_hosts, check_origins
 
-    found = report.examine(target)
+    found = report.examine(target, checks={"allowed_hosts": check_hosts, "allowed_origins": check_origins})
     if as_json:
         click.echo(json.dumps(found.json(), indent=2))
     else:

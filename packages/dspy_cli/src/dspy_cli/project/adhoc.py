@@ -11,14 +11,13 @@ from typing import Any, cast
 
 import dspy
 import streamll
-from dotenv import load_dotenv
 from pydantic import JsonValue
 from streamll.errors import StreamllError
 from streamll.sinks import TerminalSink
 
 from dspy_cli.errors import BadName, CannotAnswer
 from dspy_cli.project.arguments import python_type
-from dspy_cli.project.config import FILE, Config, Model, Models, load, make_lm
+from dspy_cli.project.config import FILE, Config, Model, Models, load, load_environment, make_lm
 from dspy_cli.project.scaffold.models import key_variable
 from dspy_cli.project.scaffold.models import model as model_named
 from dspy_cli.project.scaffold.strategies import STRATEGIES, strategy
@@ -70,7 +69,7 @@ def lm(model: str | None, start: Path) -> dspy.BaseLM:
 def _config(start: Path) -> Config:
     for root in (start, *start.parents):
         if (root / FILE).is_file():
-            load_dotenv(root / ".env")
+            load_environment(root)
             return load(root / FILE)
     return Config()
 

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
+import dotenv
 import yaml
 from pydantic import (
     BaseModel,
@@ -24,10 +25,11 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from dspy_cli.errors import BadConfig, MissingKey
+from dspy_cli.errors import BadConfig, BadSetting, MissingKey
 
 if TYPE_CHECKING:
     import dspy
+    import streamll
 
 FILE = "dspy.config.yaml"
 LOCAL = "local"
@@ -174,6 +176,33 @@ def make_lm(config: Config, alias: str) -> "dspy.BaseLM":
         raise BadConfig(f"{config.where(*keys)}: {_dotted(keys)}: dspy.LM refused it: {error}") from error
 
 
+def load_environment(root: Path) -> None:
+    """Load the `.env` of the project at `root`, if it has one; what the environment has already stays.
+
+    Raises:
+        BadConfig: It cannot be read.
+    """
+    try:
+        dotenv.load_dotenv(root / ".env", override=False)
+    except (OSError, ValueError) as error:
+        raise BadConfig(f".env: cannot be read: {error}; it is to be text in UTF-8") from error
+
+
+def event_log(settings: ServerSettings) -> "streamll.EventLog":
+    """Return the log in which the server keeps runs; nothing is opened yet.
+
+    Raises:
+        BadSetting: The URL names no place for events, or what its backend needs is not installed.
+    """
+    import streamll
+    from streamll.errors import MissingExtra
+
+    try:
+        return streamll.EventLog(settings.events)
+    except (ValueError, MissingExtra) as error:
+        raise BadSetting(f"`server.events`, or --events: {error}") from error
+
+
 def missing_key(config: Config, alias: str) -> str | None:
     """Return what is wrong when the environment variable of `alias` is not set."""
     entry = config.models.registry.get(alias)
@@ -214,6 +243,8 @@ class _Source(NamedTuple):
         except yaml.MarkedYAMLError as error:
             what = " ".join(filter(None, (error.context, error.problem)))
             raise BadConfig(f"{_place(path, error.problem_mark)}: not YAML: {what}") from None
+        except RecursionError:
+            raise BadConfig(f"{path.name}: cannot be read: its values are nested too deeply") from None
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise BadConfig(f"{path.name}: cannot be read: {error}") from None
 

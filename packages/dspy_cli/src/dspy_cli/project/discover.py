@@ -19,7 +19,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, Never, TypeIs, cast
 
-import dotenv
 import dspy
 
 from dspy_cli.errors import BadConfig, BadProgram, DspyCliError, MissingKey, NothingToServe
@@ -82,11 +81,11 @@ def discover(target: str | Path = ".", *, config: Config | None = None) -> Disco
 
     Raises:
         NothingToServe: There is no such file, directory or name.
-        BadConfig: `dspy.config.yaml` cannot be used.
+        BadConfig: `dspy.config.yaml` or `.env` cannot be used.
     """
     path, name = _split(str(target))
     root = root_of(path if path else Path.cwd())
-    dotenv.load_dotenv(root / ".env", override=False)
+    configuration.load_environment(root)
     if config is None:
         config = read_config(root)
     sources = _sources(path, root) if path else [_importable(str(target).partition(":")[0], root)]

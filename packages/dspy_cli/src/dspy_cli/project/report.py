@@ -1,9 +1,10 @@
 """What would fail when a project is served, and why."""
 
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, cast
 
 from pydantic import JsonValue
@@ -11,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dspy_cli.errors import BadConfig, InvalidGateway
+from dspy_cli.errors import BadConfig, BadSetting, InvalidGateway
 from dspy_cli.project import config as configuration
-from dspy_cli.project.config import LOCAL, Config
+from dspy_cli.project.config import LOCAL, Config, ServerSettings
 from dspy_cli.project.discover import Discovery, Failure, discover, read_config, root_of, traceback_of
 from dspy_cli.project.programs import Program
 
@@ -58,8 +59,16 @@ class Report(NamedTuple):
         return {"ok": not self.failed, "root": str(self.root), "checks": rows}
 
 
-def examine(target: str | Path) -> Report:
+type Checks = Mapping[str, Callable[[ServerSettings], object]]
+"""By the name of a setting, what raises `BadSetting` where the server would refuse it."""
+
+
+def examine(target: str | Path, *, checks: Checks = MappingProxyType({})) -> Report:
     """Look at all that `serve` would need. What the user's code prints goes to stderr.
+
+    Args:
+        target: A project directory, a `file.py`, or a `package.module:Name`.
+        checks: The server's own, on settings that are of their type.
 
     Raises:
         NothingToServe: `target` is no project, file or module.
@@ -70,6 +79,7 @@ def examine(target: str | Path) -> Report:
     models = list(_model_rows(found))
     rows = [
         *_config_rows(config, problems),
+        *_server_rows(config, checks),
         *models,
         *_file_rows(found),
         *_program_rows(found, models),
@@ -98,6 +108,15 @@ def _config_rows(config: Config, problems: Sequence[str]) -> Generator[Row]:
         yield Row("ok", "config", config.path.name, f"{models} model{'s' * (models != 1)}")
     elif not problems:
         yield Row("ok", "config", configuration.FILE, "there is none: defaults")
+
+
+def _server_rows(config: Config, checks: Checks) -> Generator[Row]:
+    """Yield what is wrong with the server's settings although each is of its type."""
+    for key, check in {"events": configuration.event_log, **checks}.items():
+        try:
+            check(config.server)
+        except BadSetting as error:
+            yield Row("FAIL", "config", config.where("server", key), str(error))
 
 
 def _model_rows(found: Discovery) -> Generator[Row]:

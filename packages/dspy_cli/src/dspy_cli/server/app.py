@@ -14,14 +14,14 @@ from fastapi import FastAPI, Request, Response
 from starlette.responses import FileResponse
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
-from streamll.errors import Unreachable
+from streamll.errors import Refused, Unreachable
 
 from dspy_cli.gateways import api, cron
 from dspy_cli.project.config import ServerSettings
 from dspy_cli.project.programs import Program, program
 from dspy_cli.server import problems
 from dspy_cli.server.auth import Auth
-from dspy_cli.server.guard import Guard
+from dspy_cli.server.guard import Guard, check_names
 from dspy_cli.server.metrics import Metrics
 from dspy_cli.server.routes import catalogue, program_routes, reply, run_routes
 from dspy_cli.server.runs import Runs
@@ -63,10 +63,12 @@ def create_app(
 
     Raises:
         BadProgram: A program cannot be served, or has a name of the server's own.
+        BadSetting: An allowed host or origin is none.
         BadUrl: `events` names no place for events.
         MissingExtra: What `events` or `mcp` needs is not installed.
     """
     settings = settings or ServerSettings()
+    check_names(settings)
     served = _programs(programs)
     metrics = Metrics()
     place = f"memory:{uuid.uuid4().hex}" if events == "memory:" else events
@@ -81,7 +83,8 @@ def create_app(
     )
     app.state.runs = runs
     problems.install(app, debug=settings.debug)
-    app.add_exception_handler(Unreachable, _log_is_away)
+    for kind in (Unreachable, Refused):
+        app.add_exception_handler(kind, _log_is_away)
     if mcp:
         service.add_mcp(app, settings, stateless=mcp == "stateless")
     _add_pages(app)

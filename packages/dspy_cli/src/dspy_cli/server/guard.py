@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, quote
 
 from starlette._utils import get_route_path  # the router's own: a copy might read a path otherwise one day
 from starlette.responses import RedirectResponse, Response
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
@@ -81,6 +82,16 @@ def check_binding(host: str, *, auth: bool, insecure: bool) -> None:
         )
 
 
+def check_names(settings: ServerSettings) -> None:
+    """Refuse allowed hosts and origins that no browser sends: a guard is made when the first request comes.
+
+    Raises:
+        BadSetting: One of them is none. Origins are named one by one; there is no "*".
+    """
+    check_hosts(settings)
+    check_origins(settings)
+
+
 class Guard:
     """ASGI middleware that lets a request through to `app`, or answers it with a problem document.
 
@@ -89,7 +100,8 @@ class Guard:
         settings: `host`, `allowed_hosts`, `allowed_origins`, `max_request_bytes` and `debug` are used.
         auth: Who has keys; without it everybody may come in.
         public: Routes that need no key, besides `PUBLIC`.
-        any_content: Routes that take bodies other than JSON.
+        any_content: Routes of gateways, with `{name}` for any segment. They take bodies other than JSON, and
+            no link of another site leads to them: what a GET does there is for their programs to say.
 
     Raises:
         BadSetting: An allowed host or origin is none. Origins are named one by one; there is no "*".
@@ -106,10 +118,10 @@ class Guard:
     ) -> None:
         self._app, self._settings, self._auth = app, settings, auth
         self._public = PUBLIC | {(method.upper(), path) for method, path in public}
-        self._any_content = {(method.upper(), path) for method, path in any_content}
-        self._hosts = _hosts(settings)
+        self._gateways = [(method.upper(), compile_path(path)[0]) for method, path in any_content]
+        self._hosts = check_hosts(settings)
         self._any_address = settings.host in ("0.0.0.0", "::", "[::]", "")
-        self._origins = {_origin(text): _cors(text) for text in settings.allowed_origins}
+        self._origins = check_origins(settings)
         self._vary = (_VARY,) if self._origins else ()
         self._checks = (
             self._check_host,
@@ -172,10 +184,16 @@ class Guard:
         if origin in self._origins:
             return Response(status_code=204) if request.is_preflight else None
         site = request.headers.get(b"sec-fetch-site")
-        if (site in _OURS or request.is_followed_link) and (origin is None or request.is_from(origin)):
+        comes = site in _OURS or (request.is_followed_link and not self._is_gateways(request))
+        if comes and (origin is None or request.is_from(origin)):
             return None
         given = "another site" if origin is None else repr(origin[:80].decode("latin-1"))
         return Problem(403, f"A page of {given} may not call this server; see `server.allowed_origins`.")
+
+    def _is_gateways(self, request: "_Request") -> bool:
+        """Whether the router, whose patterns these are, gives the request to a gateway."""
+        method, path = request.route
+        return any(method == given and shape.match(path) for given, shape in self._gateways)
 
     # --- who sent it ---
 
@@ -206,7 +224,7 @@ class Guard:
 
     def _check_content(self, request: "_Request") -> "_Answer | None":
         """Against forms of other sites: a form cannot send JSON, not even an empty one."""
-        if request.method not in _SENDS or request.route in self._any_content:
+        if request.method not in _SENDS or self._is_gateways(request):
             return None
         content = request.headers.get(b"content-type")
         if content is None and not request.has_body:
@@ -402,7 +420,8 @@ def _cookie(header: bytes, name: str) -> bytes:
     return b""
 
 
-def _hosts(settings: ServerSettings) -> frozenset[str]:
+def check_hosts(settings: ServerSettings) -> frozenset[str]:
+    """Return the names the server answers to. Raises BadSetting: an allowed one would never match."""
     for host in settings.allowed_hosts:
         if not _HOST.fullmatch(host.lower()):
             raise BadSetting(
@@ -411,6 +430,11 @@ def _hosts(settings: ServerSettings) -> frozenset[str]:
             )
     bound = f"[{settings.host}]" if ":" in settings.host and settings.host[0] != "[" else settings.host
     return frozenset(host.lower() for host in (*_ALWAYS_ALLOWED, bound, *settings.allowed_hosts) if host)
+
+
+def check_origins(settings: ServerSettings) -> Mapping[bytes, _Headers]:
+    """Return what allowed origins are told. Raises BadSetting: one is none."""
+    return {_origin(text): _cors(text) for text in settings.allowed_origins}
 
 
 def _origin(text: str) -> bytes:

@@ -13,21 +13,24 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
+from streamll.errors import BadUrl, Refused, StreamllError
 
-from dspy_cli.errors import PortTaken
-from dspy_cli.project.config import ServerSettings
+from dspy_cli.errors import BadSetting, PortTaken
+from dspy_cli.project.config import ServerSettings, event_log
 from dspy_cli.project.discover import Discovery, Failure, discover
 from dspy_cli.server.app import create_app
 from dspy_cli.server.auth import FILE as KEYS
 from dspy_cli.server.auth import Auth
-from dspy_cli.server.guard import check_binding
+from dspy_cli.server.guard import check_binding, check_names
 
 _STATE = ".dspy-cli"
 _LAST_SECONDS = 2
 _BACKLOG = 2048
+_LOG_SECONDS = 3.0
 
 type Tell = Callable[[str], None]
 
@@ -80,12 +83,15 @@ def serve(options: Options, tell: Tell) -> None:
     Raises:
         ExposedBinding: The host is reachable from elsewhere, and nobody would be asked for a key.
         PortTaken: Something else listens there.
+        BadSetting: Runs cannot be kept where they are to be; a host or an origin is none.
         DspyCliError: Whatever is wrong with the project or its configuration.
     """
     found = discover(options.target)
     settings = options.over(found.config.server, found.root)
     check_binding(settings.host, auth=options.auth, insecure=options.insecure)
+    check_names(settings)
     (found.root / _STATE).mkdir(mode=0o700, exist_ok=True)
+    _check_log(settings, workers=options.workers, tell=tell)
     with _bound(settings) as listening:
         settings = replace(settings, port=listening.getsockname()[1])
         if options.auth:
@@ -97,6 +103,23 @@ def serve(options: Options, tell: Tell) -> None:
             _serve_here(_app(found, settings, options), settings, listening, announce)
 
 
+def _check_log(settings: ServerSettings, *, workers: int, tell: Tell) -> None:
+    """Refuse a log that will never open; one that is only away may come back, which is waited for."""
+    log = event_log(settings)
+    if workers > 1 and urlsplit(settings.events).scheme == "memory":
+        raise BadSetting(
+            f"--workers {workers} would keep runs in the memory of each, where no other sees or cancels them."
+            " Name a place they share, such as --events sqlite:///events.db, or serve with one worker."
+        )
+    try:
+        asyncio.run(asyncio.wait_for(log.executions(1), _LOG_SECONDS))
+    except (BadUrl, Refused) as error:
+        raise BadSetting(f"`server.events`, or --events: {error}") from error
+    except (StreamllError, TimeoutError) as error:
+        why = str(error) or f"no answer within {_LOG_SECONDS:g} s."
+        tell(f"The event log is away, serving without it until it is back: {why}")
+
+
 def _bound(settings: ServerSettings) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -105,6 +128,11 @@ def _bound(settings: ServerSettings) -> socket.socket:
         raise PortTaken(
             f"Cannot listen on {settings.host}:{settings.port}: {error.strerror or error}. "
             f"Stop what listens there, or choose another: --port {settings.port + 1}."
+        ) from error
+    except (TypeError, ValueError) as error:
+        raise BadSetting(
+            f"`server.host`, or --host: {settings.host[:80]!r} is nothing to listen on: {error}."
+            " Expected an address or a name of this machine, such as 127.0.0.1."
         ) from error
 
 
