@@ -1,0 +1,3 @@
+# expect: invisible
+import dspy
+x = '﻿'

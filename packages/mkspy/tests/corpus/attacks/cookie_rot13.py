@@ -1,0 +1,3 @@
+# expect: encoding
+# vim: set fileencoding=rot13 :
+import dspy

@@ -1,0 +1,22 @@
+# expect: import
+import dspy
+import pickle
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.ChainOfThought(QA)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return dspy.Prediction(answer=pickle.loads(question.encode()))
+
+
+program = Program()

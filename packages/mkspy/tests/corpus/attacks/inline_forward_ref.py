@@ -1,0 +1,23 @@
+# expect: annotation
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        more = QA.append("more", dspy.OutputField(), list["__import__('os').getcwd()"])
+        self.ask = dspy.Predict(more)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        result = self.ask(question=question)
+        return dspy.Prediction(answer=result.answer)
+
+
+program = Program()

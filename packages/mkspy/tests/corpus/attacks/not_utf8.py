@@ -1,0 +1,3 @@
+# expect: not-text
+import dspy
+x = 'ÿþ'

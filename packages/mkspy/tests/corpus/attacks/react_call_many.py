@@ -1,0 +1,26 @@
+# expect: many-tries
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+def search(query: str) -> str:
+    """Search."""
+    return query
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.ReAct(QA, tools=[search], max_iters=3)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        return self.ask(question=question, max_iters=99999)
+
+
+program = Program()

@@ -1,0 +1,23 @@
+# expect: signature-use
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        kind = list
+        self.ask = dspy.Predict(QA.append("more", dspy.OutputField(), kind["__import__('os').getcwd()"]))
+
+    def forward(self, question: str) -> dspy.Prediction:
+        result = self.ask(question=question)
+        return dspy.Prediction(answer=result.answer)
+
+
+program = Program()

@@ -1,0 +1,22 @@
+# expect: prompt
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.ChainOfThought(QA)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        prompt = "You are a helpful assistant that answers questions about the world. " + question
+        return self.ask(question=prompt)
+
+
+program = Program()

@@ -1,0 +1,4 @@
+# expect: no-module
+import dspy
+
+program = dspy.Predict('question -> answer')

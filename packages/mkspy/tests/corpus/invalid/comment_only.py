@@ -1,0 +1,3 @@
+# expect: no-dspy
+# import dspy
+# class QA(dspy.Module): forward

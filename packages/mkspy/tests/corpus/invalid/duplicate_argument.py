@@ -1,0 +1,4 @@
+# expect: syntax
+import dspy
+def f(a, a):
+    return a

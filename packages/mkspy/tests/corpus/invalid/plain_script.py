@@ -1,0 +1,3 @@
+# expect: no-dspy
+import json
+print(json.dumps({}))

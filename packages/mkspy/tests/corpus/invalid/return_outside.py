@@ -1,0 +1,3 @@
+# expect: syntax
+import dspy
+return dspy.Predict('q -> a')

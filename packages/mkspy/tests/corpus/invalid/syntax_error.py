@@ -1,0 +1,4 @@
+# expect: syntax
+import dspy
+class QA(dspy.Module)
+    pass
