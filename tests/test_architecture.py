@@ -7,11 +7,12 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import dspy_cli
+import mkspy
 import pytest
 import streamll
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = {"streamll": streamll, "dspy_cli": dspy_cli}
+PACKAGES = {"streamll": streamll, "dspy_cli": dspy_cli, "mkspy": mkspy}
 FILES = {
     f"{package}/{path.relative_to(source).as_posix()}": path
     for package in PACKAGES
@@ -82,6 +83,11 @@ MAY_IMPORT = {
         "dspy_cli.project",
         "dspy_cli.gateways",
     ),
+    "mkspy/": (),
+    "mkspy/types/": ("mkspy.errors", "mkspy.names"),
+    "mkspy/spec/": ("mkspy.errors", "mkspy.names", "mkspy.types"),
+    "mkspy/check/": ("mkspy.errors", "mkspy.names", "mkspy.types", "mkspy.spec"),
+    "mkspy/generate/": ("mkspy.errors", "mkspy.names", "mkspy.types", "mkspy.spec"),
 }
 """Imports point one way. A place for events knows events, and nothing of programs."""
 

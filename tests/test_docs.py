@@ -22,6 +22,7 @@ PAGES = [
 ]
 SERVING = [ROOT / "docs/serving.md", ROOT / "docs/gateways.md"]
 """Pages of dspy-cli."""
+CHECKING = ROOT / "docs/checking.md"
 
 
 def blocks(page: Path) -> list[str]:
@@ -49,7 +50,7 @@ async def _served(names: dict[str, Any]) -> None:
     await service
 
 
-STREAMING = [page for page in PAGES if page not in SERVING and blocks(page)]
+STREAMING = [page for page in PAGES if page not in (*SERVING, CHECKING) and blocks(page)]
 
 
 @pytest.mark.parametrize("page", STREAMING, ids=lambda page: page.name)
@@ -124,3 +125,8 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
 
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_code_of_the_page_about_checking_runs() -> None:
+    for code in blocks(CHECKING):
+        exec(compile(code, str(CHECKING), "exec"), {})

@@ -1,0 +1,5 @@
+"""`python -m mkspy`."""
+
+from mkspy.cli import main
+
+main()
