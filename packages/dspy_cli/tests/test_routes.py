@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import threading
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,19 @@ async def test_a_server_without_programs_is_not_ready() -> None:
         answer = await client.get("/readyz")
 
     assert (answer.status_code, answer.json()["reasons"]) == (503, ["no program could be loaded"])
+
+
+async def test_a_server_whose_log_was_never_there_is_not_ready() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with serving(qa(), events=f"redis://127.0.0.1:{port}") as at, at.client() as client:
+
+        async def reasons() -> list[str]:
+            return (await client.get("/readyz")).json()["reasons"]
+
+        told = await until(reasons, bool)
+
+    assert told == ["the event log is away"]
 
 
 async def test_what_does_not_end_in_time_is_marked_as_interrupted(events: str) -> None:

@@ -189,7 +189,7 @@ class Service:
         reasons = {
             "the server is being stopped": self._runs.is_draining,
             "no program could be loaded": not self._programs,
-            "the event log is away": self._runs.sink.is_away,
+            "the event log is away": self._runs.sink.is_away or self._runs.fleet.is_cut_off,
         }
         return [reason for reason, holds in reasons.items() if holds]
 

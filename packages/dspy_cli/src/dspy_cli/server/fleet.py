@@ -104,6 +104,11 @@ class Fleet:
 
     # --- workers ---
 
+    @property
+    def is_cut_off(self) -> bool:
+        """True while this worker cannot tell the others that it lives."""
+        return self._is_cut_off
+
     async def _beat(self) -> None:
         while True:
             await self._try_to_tell("worker_beat", {"worker": self.worker})
