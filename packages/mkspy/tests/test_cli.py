@@ -113,7 +113,19 @@ def test_generate_writes_to_stdout_or_to_a_file(tmp_path: Path) -> None:
     assert run("generate", given=TRIAGE).stdout == PROGRAM
     assert run("generate", "--out", tmp_path / "program.py", given=TRIAGE).stdout == ""
     assert (tmp_path / "program.py").read_text() == PROGRAM
+    assert run("generate", "--out", tmp_path / "program.py", given=TRIAGE).exit_code == 0
     assert "async def aforward" in run("generate", "--async", given=TRIAGE).stdout
+
+
+def test_a_program_that_was_edited_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("mine")
+
+    refused = run("generate", "--out", tmp_path / "program.py", given=TRIAGE)
+    assert refused.exit_code == 2
+    assert "--force" in refused.stderr
+    assert (tmp_path / "program.py").read_text() == "mine"
+    assert run("generate", "--force", "--out", tmp_path / "program.py", given=TRIAGE).exit_code == 0
+    assert (tmp_path / "program.py").read_text() == PROGRAM
 
 
 @pytest.fixture

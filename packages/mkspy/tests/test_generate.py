@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from mkspy.spec import (
     Step,
     Task,
     Tool,
+    load,
     walk,
 )
 from mkspy.types import AUDIO, BOOLEAN, FILE, TEXT, List, Literal, Record, Type, parse, parts
@@ -397,3 +399,17 @@ def _section(config: Path, header: str) -> str:
     _, _, rest = config.read_text().partition(header)
     lines = rest.partition("\n[")[0].splitlines()
     return "\n".join([header, *(line for line in lines if not line.startswith("include"))])
+
+
+def test_the_spec_of_the_page_about_making_becomes_a_program_that_runs() -> None:
+    (written,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs/making.md").read_text(), re.M | re.S)
+    task = load(written)
+
+    assert_runs(task, generate(task), asynchronous=False)
+
+
+def test_what_a_task_says_of_a_field_is_told_to_the_steps_that_have_it() -> None:
+    source = generate(library.get("rag"))
+
+    assert source.count('desc="Two sentences at most."') == 1
+    assert source.count('desc="What an employee wants to know."') >= 2

@@ -136,7 +136,10 @@ def library(name: str | None) -> None:
     show_default=True,
     help="How often the model may try until its program passes the check.",
 )
-def generate(file: str, asynchronous: bool, out: Path | None, model: str | None, rounds: int) -> None:
+@click.option("--force", is_flag=True, help="Write over a file that says something else.")
+def generate(
+    file: str, asynchronous: bool, out: Path | None, model: str | None, rounds: int, force: bool
+) -> None:
     """Print a DSPy program that does what a specification says.
 
     It takes no language model: the same specification gives the same program. With --lm a model proposes a
@@ -153,10 +156,10 @@ def generate(file: str, asynchronous: bool, out: Path | None, model: str | None,
 
     task = _task(file)
     if model is None:
-        _write(make(task, asynchronous=asynchronous), out)
+        _write(make(task, asynchronous=asynchronous), out, force=force)
         return
     proposal = _proposed(task, model, rounds=rounds, asynchronous=asynchronous)
-    _write(proposal.source, out)
+    _write(proposal.source, out, force=force)
     _tell_proposal(proposal, model)
     sys.exit(_FOUND if proposal.is_baseline else 0)
 
@@ -321,11 +324,13 @@ def _mentions_dspy(path: Path) -> bool:
         return True  # reading it again says why
 
 
-def _write(text: str, out: Path | None) -> None:
+def _write(text: str, out: Path | None, *, force: bool) -> None:
     if out is None or str(out) == _STDIN:
         click.echo(text.encode(), nl=False)
-    else:
-        out.write_text(text, encoding="utf-8", newline="\n")
+        return
+    if not force and out.exists() and out.read_bytes() != text.encode():
+        raise click.UsageError(f"{out} is there and says something else; --force writes over it.")
+    out.write_text(text, encoding="utf-8", newline="\n")
 
 
 def _tell(text: str) -> None:

@@ -137,4 +137,5 @@ def finding(text: str, broken: Broken) -> Finding:
 
 def nearest(name: str, options: Iterable[str]) -> str:
     """Return the option that `name` is most likely a slip of, "" when none is near."""
-    return next(iter(get_close_matches(name[:80], list(options), 1, 0.75)), "")
+    others = [option for option in options if option != name]
+    return next(iter(get_close_matches(name[:80], others, 1, 0.75)), "")

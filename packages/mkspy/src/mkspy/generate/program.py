@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import libcst as cst
 import libcst.matchers as m
@@ -73,9 +74,16 @@ class File:
     def _signature(self, operation: plan.Asked) -> cst.ClassDef:
         alone = len(self._asked) == 1
         said = plan.instructions(operation, self._task, alone=alone, final=self._final)
-        return classes.signature(
-            self._signatures[operation.name], said, operation.inputs, operation.outputs, self._annotations
-        )
+        inputs, outputs = map(self._described, (operation.inputs, operation.outputs))
+        return classes.signature(self._signatures[operation.name], said, inputs, outputs, self._annotations)
+
+    def _described(self, fields: Sequence[Field]) -> Sequence[Field]:
+        """Return `fields`; where a step says nothing of one, the task's word: a name means one thing."""
+        told = {field.name: field.description for field in (*self._task.inputs, *self._task.outputs)}
+        return [
+            field if field.description else replace(field, description=told.get(field.name, ""))
+            for field in fields
+        ]
 
     # --- modules ------------------------------------------------------------------------------------------
 
