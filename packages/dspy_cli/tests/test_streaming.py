@@ -1,7 +1,7 @@
 """`POST /{program}/stream` and `GET /runs/{id}/events`: every event, as it happens, once, in order."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -509,7 +509,7 @@ async def test_a_viewer_elsewhere_behind_the_window_loses_nothing(
 async def test_a_viewer_who_does_not_read_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "WINDOW_BYTES", 100_000)
     async with serving(program(Burst)) as at, at.client() as client:
-        stalled = await _stalled(at.url, "/Burst/stream", b'{"count": 20000}')
+        _, stalled = await _stalled(at.url, "/Burst/stream", b'{"count": 20000}')
         frames = parse((await client.post("/Burst/stream", json={"count": 3000})).content)
 
         async def ask() -> Any:
@@ -524,15 +524,38 @@ async def test_a_viewer_who_does_not_read_holds_up_nobody(monkeypatch: pytest.Mo
     assert all(callback._bytes <= 250_000 for callback in held)  # pyright: ignore[reportPrivateUsage]
 
 
-async def _stalled(url: str, path: str, body: bytes) -> asyncio.StreamWriter:
-    """Ask for a stream and never read from it."""
+async def _stalled(url: str, path: str, body: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Ask for a stream and do not read from it."""
     port = int(url.rpartition(":")[2])
-    _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
     head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     await writer.drain()
     writer.transport.pause_reading()  # pyright: ignore[reportAttributeAccessIssue]
-    return writer
+    return reader, writer
+
+
+async def test_a_viewer_who_pauses_gets_everything_once() -> None:
+    async with serving(program(Burst)) as at:
+        reader, writer = await _stalled(at.url, "/Burst/stream", b'{"count": 20000}')
+
+        async def stored() -> bool:
+            return not at.runs.live
+
+        await until(stored, bool)
+        writer.transport.resume_reading()  # pyright: ignore[reportAttributeAccessIssue]
+        head = await reader.readuntil(b"\r\n\r\n")
+        body = b"".join([chunk async for chunk in _dechunked(reader)])
+        writer.close()
+
+    assert b"200 OK" in head
+    assert sequences(parse(body)) == list(range(20005))
+
+
+async def _dechunked(reader: asyncio.StreamReader) -> AsyncGenerator[bytes]:
+    while size := int(await reader.readline(), 16):
+        yield await reader.readexactly(size)
+        await reader.readline()
 
 
 async def test_who_left_before_the_first_byte_costs_nothing() -> None:
@@ -640,6 +663,64 @@ async def test_a_callback_in_use_elsewhere_is_served_by_the_app_without_duplicat
 
     assert counts.calls == 1
     assert sum(frame.event == "lm_start" for frame in frames) == 1
+
+
+async def test_who_has_seen_everything_is_given_frames_past_the_generator() -> None:
+    callback, tap, given = streaming.StreamingCallback("r"), streaming.Tap(), list[tuple[bytes, int]]()
+    takes_time = asyncio.Event()
+
+    async def give(frames: bytes, count: int) -> None:
+        given.append((frames, count))
+        if len(given) == 2:
+            await takes_time.wait()
+
+    tap.open(give)
+    yielded = list[bytes]()
+
+    async def watch() -> None:
+        async for chunk in streaming.event_stream_generator(callback, tap=tap):
+            yielded.append(chunk)
+
+    watching = asyncio.create_task(watch())
+    await asyncio.sleep(0)
+    for number in range(4):
+        callback.add([_step(number)], [b"%d" % number])
+        await asyncio.sleep(0)
+    assert (given, yielded) == ([(b"0", 1), (b"1", 1)], [])  # the second one is still being sent
+    takes_time.set()
+    async with asyncio.timeout(10):
+        while not yielded:
+            await asyncio.sleep(0)
+        callback.add([_step(4)], [b"4"])
+        callback.end()
+        await watching
+
+    assert (given, yielded) == ([(b"0", 1), (b"1", 1), (b"4", 1)], [b"23"])
+
+
+def _step(sequence: int) -> streamll.Event:
+    return streamll.Event(
+        event_id=f"r-{sequence}",
+        execution_id="r",
+        sequence=sequence,
+        timestamp=datetime.now(UTC),
+        event_type="step",
+    )
+
+
+async def test_a_tap_that_breaks_ends_its_stream() -> None:
+    callback, tap = streaming.StreamingCallback("r"), streaming.Tap()
+
+    async def give(frames: bytes, count: int) -> None:
+        raise OSError("gone")
+
+    tap.open(give)
+    rest = asyncio.ensure_future(anext(streaming.event_stream_generator(callback, tap=tap)))
+    await asyncio.sleep(0)
+    callback.add([_step(0)], [b"0"])
+    with pytest.raises(OSError, match="gone"):
+        await asyncio.wait_for(rest, 10)
+    assert callback.viewers == 0
 
 
 async def test_frames_can_be_filtered_by_what_is_shown() -> None:

@@ -18,7 +18,7 @@ from streamll.transports.base import Summary
 from dspy_cli.server.fleet import Fleet, worker_of
 from dspy_cli.server.outcomes import HINTS, error_of, failed, status
 from dspy_cli.server.problems import Problem
-from dspy_cli.server.streaming import Show, StreamingCallback, event_stream_generator
+from dspy_cli.server.streaming import Show, StreamingCallback, Tap, event_stream_generator
 
 _FIRST_SECONDS = 1.0
 """A log that gives no event for so long has none of that run."""
@@ -260,7 +260,7 @@ class History:
 
     # --- watching ---
 
-    async def frames(self, run_id: str, after: int = -1) -> AsyncGenerator[bytes]:
+    async def frames(self, run_id: str, after: int = -1, *, tap: Tap | None = None) -> AsyncGenerator[bytes]:
         """Yield the frames of a run after a sequence; the log is read once for all who watch a run here."""
         followed = self._followed.get(run_id)
         if followed is None or after < followed.after:
@@ -268,7 +268,8 @@ class History:
         followed.viewers += 1
         try:
             stored = partial(self.stored, run_id)
-            async with aclosing(event_stream_generator(followed.callback, after, stored=stored)) as chunks:
+            frames = event_stream_generator(followed.callback, after, stored=stored, tap=tap)
+            async with aclosing(frames) as chunks:
                 async for chunk in chunks:
                     yield chunk
         finally:

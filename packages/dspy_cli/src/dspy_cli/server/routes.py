@@ -16,7 +16,7 @@ from dspy_cli.server.auth import Auth
 from dspy_cli.server.history import Past
 from dspy_cli.server.problems import Problem
 from dspy_cli.server.runs import Run, Runs
-from dspy_cli.server.streaming import EventStream, parse_last_event_id
+from dspy_cli.server.streaming import EventStream, Tap, parse_last_event_id
 
 if TYPE_CHECKING:
     from dspy_cli.project.discover import Failure
@@ -165,9 +165,13 @@ def _stream(program: Program, runs: Runs) -> Callable[..., Any]:
     ) -> Response:
         run = await runs.start(program, program.inputs(body), key=key)
         cancels = (leaving or leaving_header) == "cancel"
-        leave = run.cancel if cancels else None
+        tap = Tap()
         return EventStream(
-            runs.frames(run.id), observer=runs.observer, headers=_about(run, request), on_leave=leave
+            runs.frames(run.id, tap=tap),
+            observer=runs.observer,
+            tap=tap,
+            headers=_about(run, request),
+            on_leave=run.cancel if cancels else None,
         )
 
     return stream
@@ -213,8 +217,8 @@ def run_routes(runs: Runs, auth: Auth | None) -> APIRouter:
     @router.post("/runs/{run_id}/cancel", status_code=202, response_class=Response)
     async def cancel(run_id: RunId) -> Response:
         """Stop a run at its next LM call, tool call or token, whichever worker has it."""
-        is_ours = run_id in runs.live  # which needs no log
-        status = "running" if is_ours else (await runs.detail(run_id)).status
+        run = runs.get(run_id)  # which needs no log
+        status = run.status if run is not None else (await runs.detail(run_id)).status
         if status in ("queued", "running"):
             await runs.cancel(run_id)
             status = "cancelling"
@@ -238,14 +242,15 @@ _SEEN = {"description": "Everything was seen: an EventSource stops."}
 async def _watched(runs: Runs, run_id: str, after: int) -> Response:
     """Return the stream; a client that has seen everything is told so, and comes no more."""
     await runs.must_exist(run_id)
-    frames = runs.frames(run_id, after)
+    tap = Tap()
+    frames = runs.frames(run_id, after, tap=tap)
     if after < 0:
-        return EventStream(frames, observer=runs.observer)
+        return EventStream(frames, observer=runs.observer, tap=tap)
     first = asyncio.ensure_future(anext(frames, None))
     await asyncio.wait([first], timeout=_SEEN_SECONDS)
     if first.done() and first.result() is None:
         return Response(status_code=204)
-    return EventStream(_after(first, frames), observer=runs.observer)
+    return EventStream(_after(first, frames), observer=runs.observer, tap=tap)
 
 
 async def _after(first: asyncio.Future[bytes | None], rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:

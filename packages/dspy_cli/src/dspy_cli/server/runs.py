@@ -28,7 +28,7 @@ from dspy_cli.server.fleet import Fleet, ending, made, worker_of
 from dspy_cli.server.history import Detail, History, Listed, Past, queued
 from dspy_cli.server.outcomes import HINTS, Status, Stop, error_of, failed, status
 from dspy_cli.server.problems import Problem
-from dspy_cli.server.streaming import StreamingCallback, Watching, event_stream_generator
+from dspy_cli.server.streaming import StreamingCallback, Tap, Watching, event_stream_generator
 from dspy_cli.threads import in_thread
 
 logger = logging.getLogger("dspy_cli")
@@ -305,12 +305,13 @@ class Runs:
         if self.get(run_id) is None and not await self.history.exists(run_id):
             raise _unknown(run_id)
 
-    def frames(self, run_id: str, after: int = -1) -> AsyncGenerator[bytes]:
+    def frames(self, run_id: str, after: int = -1, *, tap: Tap | None = None) -> AsyncGenerator[bytes]:
         """Yield the frames of a run after a sequence, wherever and whenever it ran."""
         run = self.get(run_id)
         if run is None:
-            return self.history.frames(run_id, after)
-        return event_stream_generator(run.callback, after, stored=partial(self.history.stored, run_id))
+            return self.history.frames(run_id, after, tap=tap)
+        stored = partial(self.history.stored, run_id)
+        return event_stream_generator(run.callback, after, stored=stored, tap=tap)
 
     def _new(self, run_id: str, program: Program, inputs: Mapping[str, object]) -> Run:
         callback = StreamingCallback(run_id, show=self.show)
@@ -357,8 +358,10 @@ class Runs:
                 timer.cancel()
 
     async def _finish(self, run: Run, answer: Returned) -> None:
+        began = run.status == "running"
         if answer.error is None:
             run.callback.returned(answer.outputs)
+            run.status = "ok"  # to who has the answer it is over
             run.settle(answer)
         await self._last_event(run)
         code, hint = error_of(run.callback.last)
@@ -366,7 +369,6 @@ class Runs:
             logger.error("%s of %s failed", run.id, run.program.name, exc_info=answer.error)
             said = str(answer.error) if self.settings.debug else None
             run.settle(Returned(error=failed(run.id, code, hint, error=said)))
-        began = run.status == "running"
         run.status = status(True, None if answer.error is None else run.stopped or code)
         self._retire(run, began=began)
 

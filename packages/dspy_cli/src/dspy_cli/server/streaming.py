@@ -2,10 +2,10 @@
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
 from contextlib import AbstractContextManager, aclosing, contextmanager, suppress
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 import dspy
 import streamll
@@ -24,10 +24,49 @@ WINDOW_BYTES = 2 * 1024 * 1024
 _CHUNK = 256
 
 type Show = Callable[[streamll.Event], streamll.Event]
+type Give = Callable[[bytes, int], Coroutine[Any, Any, None]]
+"""Sends frames, joined, to a viewer; and how many they are."""
 
 
 class Behind(Exception):
     """A viewer asked for frames that are no longer here, only in the log."""
+
+
+class Tap:
+    """Gives frames to a viewer past their generator: one who has seen the rest costs a write and no wake-up.
+
+    A response opens it once it has begun. Until then, and while its client does not keep up, frames come from
+    the generator.
+    """
+
+    def __init__(self) -> None:
+        self._give: Give | None = None
+        self._giving: asyncio.Task[None] | None = None
+
+    def open(self, give: Give) -> None:
+        """From now on frames may go to `give`."""
+        self._give = give
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes frames."""
+        return self._give is not None
+
+    def take(self, frames: bytes, count: int) -> bool:
+        """Send frames at once; False when that has to wait for the client, or the client is gone."""
+        assert self._give is not None
+        # Eager: what a client can take is sent without the loop.
+        giving = asyncio.Task(self._give(frames, count), loop=asyncio.get_running_loop(), eager_start=True)
+        if giving.done() and not giving.cancelled() and giving.exception() is None:
+            return True
+        self._giving = giving
+        return False
+
+    async def taken(self) -> None:
+        """Wait for the client to have taken what it was sent last. Raises what sending it raised."""
+        giving, self._giving = self._giving, None
+        if giving is not None:
+            await giving
 
 
 class StreamingCallback(BaseCallback):
@@ -59,6 +98,7 @@ class StreamingCallback(BaseCallback):
         self._outputs: JsonValue = None
         self._returned = False
         self._waiting: list[asyncio.Future[None]] = []
+        self._taps: dict[Tap, asyncio.Future[int]] = {}
         self._at_beat: int | None = None
         self._asked = -1
         self._wanted = asyncio.Event()
@@ -124,14 +164,19 @@ class StreamingCallback(BaseCallback):
     def end(self) -> None:
         """Say that nothing follows."""
         self.ended = True
+        self._close_taps()
         self.wake()
 
     def _append(self, sequences: Sequence[int], frames: Sequence[bytes]) -> None:
+        if len(frames) > _CHUNK:
+            self._close_taps()  # so many come in chunks
         self._sequences.extend(sequences)
         self._frames.extend(frames)
         self._bytes += sum(map(len, frames))
         if len(self._frames) > 2 * WINDOW_FRAMES or (self._bytes > WINDOW_BYTES and len(self._frames) > 1):
             self._let_go()
+        if self._taps:
+            self._give(_joined(frames), len(frames))
         self.wake()
 
     def _let_go(self) -> None:
@@ -140,6 +185,37 @@ class StreamingCallback(BaseCallback):
         self.floor = self._sequences[half - 1]
         self._bytes -= sum(map(len, self._frames[:half]))
         del self._frames[:half], self._sequences[:half]
+
+    def _give(self, frames: bytes, count: int) -> None:
+        """Send frames to all who have seen everything before them."""
+        for tap in list(self._taps):
+            if not tap.take(frames, count):
+                self._close(tap)
+        self._is_asked_for(self.newest)
+
+    def _close_taps(self) -> None:
+        for tap in list(self._taps):
+            self._close(tap)
+
+    def _close(self, tap: Tap) -> None:
+        """Leave a viewer to its generator."""
+        left = self._taps.pop(tap)
+        if not left.done():
+            left.set_result(self.newest)
+
+    async def pour(self, tap: Tap) -> int:
+        """Give all frames that come to `tap`, whose viewer has seen the rest.
+
+        Returns:
+            The sequence of the last frame given, as soon as something else is to be done.
+        """
+        left = self._taps[tap] = self._loop.create_future()
+        try:
+            after = await left
+        finally:
+            self._taps.pop(tap, None)
+        await tap.taken()
+        return after
 
     def wake(self) -> None:
         """Let every waiting viewer look; one that finds nothing has been idle."""
@@ -151,13 +227,14 @@ class StreamingCallback(BaseCallback):
     def beat(self) -> None:
         """Have every viewer send a sign of life if none had anything else to send since the last beat."""
         if self.newest == self._at_beat:
+            self._give(KEEP_ALIVE, 0)
             self.wake()
         self._at_beat = self.newest
 
     @property
     def viewers(self) -> int:
         """How many wait for the next frame."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._taps)
 
     def since(self, after: int) -> tuple[int, Sequence[bytes]]:
         """Return frames after the sequence `after`, a bounded number, and the sequence of the last of them.
@@ -165,9 +242,7 @@ class StreamingCallback(BaseCallback):
         Raises:
             Behind: They are gone from here.
         """
-        if after > self._asked:
-            self._asked = after
-            self._wanted.set()
+        self._is_asked_for(after)
         if after >= self.newest:
             return after, ()
         if after < self.floor:
@@ -175,6 +250,11 @@ class StreamingCallback(BaseCallback):
         start = bisect_right(self._sequences, after)
         end = min(start + _CHUNK, len(self._frames))
         return self._sequences[end - 1], self._frames[start:end]
+
+    def _is_asked_for(self, after: int) -> None:
+        if after > self._asked:
+            self._asked = after
+            self._wanted.set()
 
     async def wanted(self) -> None:
         """Wait while a whole window is here that no viewer has asked for: no need to read on."""
@@ -194,7 +274,7 @@ type Stored = Callable[[int], AsyncGenerator[tuple[int, bytes]]]
 
 
 async def event_stream_generator(
-    callback: StreamingCallback, after: int = -1, *, stored: Stored | None = None
+    callback: StreamingCallback, after: int = -1, *, stored: Stored | None = None, tap: Tap | None = None
 ) -> AsyncGenerator[bytes]:
     """Yield the frames of a run after the sequence `after` as they come, several at a time when there are.
 
@@ -205,6 +285,7 @@ async def event_stream_generator(
         callback: Of the run.
         after: The last sequence already seen; -1 is none.
         stored: Where frames are that the callback no longer has.
+        tap: While it is open, gets what comes, in place of a yield.
 
     Raises:
         Behind: There is no `stored`, and frames after `after` are no longer in the callback's window.
@@ -224,13 +305,19 @@ async def event_stream_generator(
             after = max(after, floor)
             continue
         if frames:
-            yield frames[0] if len(frames) == 1 else b"".join(frames)
+            yield _joined(frames)
         elif callback.ended:
             return
+        elif tap is not None and tap.is_open and after == callback.newest:  # a cursor may be ahead
+            after = await callback.pour(tap)
         else:
             await callback.changed()
             if callback.newest <= after and not callback.ended:
                 yield KEEP_ALIVE
+
+
+def _joined(frames: Sequence[bytes]) -> bytes:
+    return frames[0] if len(frames) == 1 else b"".join(frames)
 
 
 class Watching(Protocol):
@@ -241,7 +328,15 @@ class Watching(Protocol):
 
 
 class EventStream(Response):
-    """A response of frames, without Starlette's task group: one task sends, one sees the client leave."""
+    """A response of frames, without Starlette's task group: one task sends, one sees the client leave.
+
+    Args:
+        frames: Its body.
+        observer: Is told of the viewer, and of what it gets.
+        tap: Of `frames`.
+        headers: More of them.
+        on_leave: Called when the client goes away.
+    """
 
     media_type = MEDIA_TYPE
 
@@ -250,6 +345,7 @@ class EventStream(Response):
         frames: AsyncGenerator[bytes],
         *,
         observer: Watching,
+        tap: Tap | None = None,
         headers: dict[str, str] | None = None,
         on_leave: Callable[[], object] | None = None,
     ) -> None:
@@ -257,6 +353,7 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._chunks = frames
         self._observer = observer
+        self._tap = tap
         self._on_leave = on_leave or (lambda: None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -279,9 +376,15 @@ class EventStream(Response):
     async def _send(self, send: Send, straight: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await straight({"type": "http.response.body", "body": RETRY, "more_body": True})
+
+        async def give(frames: bytes, count: int) -> None:
+            await straight({"type": "http.response.body", "body": frames, "more_body": True})
+            self._observer.delivered(count)
+
+        if self._tap is not None:
+            self._tap.open(give)
         async for chunk in self._chunks:
-            await straight({"type": "http.response.body", "body": chunk, "more_body": True})
-            self._observer.delivered(chunk.count(b"\n\n"))
+            await give(chunk, chunk.count(b"\nevent: "))
         await straight({"type": "http.response.body", "body": b"", "more_body": False})
 
 
