@@ -18,7 +18,7 @@ import httpx
 import pytest
 from dspy_cli.errors import InvalidGateway
 from dspy_cli.gateways import APIGateway, Gateway, Refuse, Request
-from dspy_cli.gateways.api import public_paths, routes
+from dspy_cli.gateways.api import paths, routes
 from dspy_cli.project.config import ServerSettings
 from dspy_cli.project.programs import Program, program
 from dspy_cli.server import problems
@@ -500,7 +500,7 @@ def test_public_paths_are_those_of_gateways_that_need_no_key() -> None:
         served(None, name="D"),
     ]
 
-    assert public_paths(programs) == [("POST", "/webhooks/github"), ("POST", "/C")]
+    assert paths(programs, public=True) == [("POST", "/webhooks/github"), ("POST", "/C")]
 
 
 @pytest.mark.parametrize(

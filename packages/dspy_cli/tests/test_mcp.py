@@ -21,7 +21,8 @@ from dspy_cli.server.app import create_app
 from dspy_cli.server.mcp import News, mount, said
 from dspy_cli.server.outcomes import HINTS
 from dspy_cli.server.problems import Problem
-from dspy_cli.server.runs import Run, Runs
+from dspy_cli.server.run import Run
+from dspy_cli.server.runs import Runs
 from mcp import Client, MCPError
 from scripted import chat, lm
 from streamll.core.events import Event

@@ -675,27 +675,21 @@ async def test_who_has_seen_everything_is_given_frames_past_the_generator() -> N
             await takes_time.wait()
 
     tap.open(give)
-    yielded = list[bytes]()
-
-    async def watch() -> None:
-        async for chunk in streaming.event_stream_generator(callback, tap=tap):
-            yielded.append(chunk)
-
-    watching = asyncio.create_task(watch())
+    generator = streaming.event_stream_generator(callback, tap=tap)
+    first = asyncio.ensure_future(anext(generator))
     await asyncio.sleep(0)
     for number in range(4):
         callback.add([_step(number)], [b"%d" % number])
-        await asyncio.sleep(0)
-    assert (given, yielded) == ([(b"0", 1), (b"1", 1)], [])  # the second one is still being sent
-    takes_time.set()
+    takes_time.set()  # until now the second one was being sent
     async with asyncio.timeout(10):
-        while not yielded:
-            await asyncio.sleep(0)
+        yielded = await first
+        rest = asyncio.ensure_future(anext(generator, None))
+        await asyncio.sleep(0)
         callback.add([_step(4)], [b"4"])
         callback.end()
-        await watching
+        assert await rest is None
 
-    assert (given, yielded) == ([(b"0", 1), (b"1", 1), (b"4", 1)], [b"23"])
+    assert (given, yielded) == ([(b"0", 1), (b"1", 1), (b"4", 1)], b"23")
 
 
 def _step(sequence: int) -> streamll.Event:

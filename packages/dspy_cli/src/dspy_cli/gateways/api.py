@@ -111,16 +111,15 @@ class APIGateway(Gateway):
         return request.headers.get("idempotency-key")
 
 
-def path_of(program: Program, gateway: APIGateway) -> str:
-    return gateway.path or f"/{program.name}"
+def paths(programs: Sequence[Program], *, public: bool = False) -> list[tuple[str, str]]:
+    """Return `(method, path)` of each gateway, with `public` of those that let in callers without a key.
 
-
-def public_paths(programs: Sequence[Program]) -> list[tuple[str, str]]:
-    """Return `(method, path)` of each gateway that lets in callers without a key; the paths are exact."""
+    The paths of the public ones are exact; others may have `{name}` for a segment.
+    """
     return [
-        (gateway.method, path_of(program, gateway))
+        (gateway.method, _path_of(program, gateway))
         for program, gateway in _declared(programs)
-        if not gateway.requires_auth
+        if not (public and gateway.requires_auth)
     ]
 
 
@@ -135,7 +134,7 @@ def routes(programs: Sequence[Program], runs: Starts) -> APIRouter:
     router = APIRouter(tags=["gateways"])
     for program, gateway in _checked(programs):
         router.add_api_route(
-            path_of(program, gateway),
+            _path_of(program, gateway),
             _endpoint(program, gateway, runs),
             methods=[gateway.method],
             name=f"{type(gateway).__name__} of {program.name}",
@@ -144,6 +143,10 @@ def routes(programs: Sequence[Program], runs: Starts) -> APIRouter:
             responses={"default": {"description": "A problem document (RFC 9457)."}},
         )
     return router
+
+
+def _path_of(program: Program, gateway: APIGateway) -> str:
+    return gateway.path or f"/{program.name}"
 
 
 def _declared(programs: Sequence[Program]) -> Generator[tuple[Program, APIGateway]]:
@@ -155,7 +158,7 @@ def _declared(programs: Sequence[Program]) -> Generator[tuple[Program, APIGatewa
 def _checked(programs: Sequence[Program]) -> Generator[tuple[Program, APIGateway]]:
     taken: dict[tuple[str, str], str] = {}
     for program, gateway in _declared(programs):
-        path = path_of(program, gateway)
+        path = _path_of(program, gateway)
         where = f"{type(gateway).__qualname__} of {program.name} has path = {path!r:.80}"
         if (owner := _owner(path, programs)) not in (None, program.name):
             raise InvalidGateway(f"{where}, which belongs to {owner}; choose another first segment.")

@@ -173,13 +173,13 @@ def _program_rows(found: Discovery, models: Sequence[Row]) -> Generator[Row]:
 
 def _gateway_rows(found: Discovery) -> Generator[Row]:
     """Yield what is wrong with the gateways' paths together; each by itself was checked when defined."""
-    from dspy_cli.gateways.api import Starts, public_paths, routes
+    from dspy_cli.gateways.api import Starts, paths, routes
 
     try:
         routes(found.programs, cast("Starts", None))  # nothing is run
     except InvalidGateway as error:
         yield Row("FAIL", "gateway", "path", str(error))
-    for method, path in public_paths(found.programs):
+    for method, path in paths(found.programs, public=True):
         yield Row("ok", "gateway", f"{method} {path}", "public: it lets in callers without a key")
 
 

@@ -91,21 +91,13 @@ def create_app(
     _add_health(app, service, metrics)
     listing = catalogue(served, failures, auth=auth is not None, mcp=bool(mcp))
     app.add_api_route("/programs", lambda: reply(listing), response_class=Response, tags=["programs"])
-    app.include_router(run_routes(runs, auth))
-    if auth is not None:
-        app.include_router(auth.router())
-    app.include_router(api.routes(served, runs))
-    for each in served:
-        app.include_router(program_routes(each, runs))
-    gateways = [
-        (each.gateway.method, api.path_of(each, each.gateway))
-        for each in served
-        if isinstance(each.gateway, api.APIGateway)
-    ]
+    login = [] if auth is None else [auth.router()]
+    programs_of = [program_routes(each, runs) for each in served]
+    for router in (run_routes(runs, auth), *login, api.routes(served, runs), *programs_of):
+        app.include_router(router)
     app.add_middleware(service.middleware)
-    app.add_middleware(
-        Guard, settings=settings, auth=auth, public=api.public_paths(served), any_content=gateways
-    )
+    public, any_content = api.paths(served, public=True), api.paths(served)
+    app.add_middleware(Guard, settings=settings, auth=auth, public=public, any_content=any_content)
     app.add_middleware(metrics.middleware)
     return app
 

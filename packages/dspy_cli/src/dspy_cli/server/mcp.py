@@ -17,7 +17,8 @@ from dspy_cli.errors import MissingExtra
 from dspy_cli.project.programs import Program
 from dspy_cli.server.history import Past
 from dspy_cli.server.problems import Problem
-from dspy_cli.server.runs import Run, Runs
+from dspy_cli.server.run import Run
+from dspy_cli.server.runs import Runs
 from dspy_cli.server.streaming import Behind
 
 try:

@@ -15,7 +15,8 @@ from dspy_cli.project.programs import Program
 from dspy_cli.server.auth import Auth
 from dspy_cli.server.history import Past
 from dspy_cli.server.problems import Problem
-from dspy_cli.server.runs import Run, Runs
+from dspy_cli.server.run import Run
+from dspy_cli.server.runs import Runs
 from dspy_cli.server.streaming import EventStream, Tap, parse_last_event_id
 
 if TYPE_CHECKING:
