@@ -308,7 +308,10 @@ IO = 'inputs = "question", outputs = "answer"'
         ("process = 3\n", "process is 3; expected a table"),
         ("process = {}\n", r"process has the keys \[\]; an operation says one of step"),
         ('process = { step = "a", map = "b" }\n', "says step and map"),
-        ('process = { step = "a", outputs = "answer" }\n', "process has no 'inputs'"),
+        ('process = { step = "a", outputs = "answer" }\n', "process has no 'inputs'; it needs one"),
+        ('process = { step = "a", input = "question" }\n', "no 'inputs'; is 'input' meant to be it"),
+        ('process = { stpe = "a" }\n', "did you mean 'step'"),
+        ('process = { classify = "a", inputs = "question", labls = [] }\n', "is 'labls' meant to be it"),
         ('process = { step = "a", ' + IO + ", tool_s = 1 }\n", "did you mean 'tools'"),
         (
             'process = { step = "a", inputs = "query", outputs = "answer" }\n',

@@ -24,9 +24,9 @@ def made[T](path: str, make: Callable[..., T], /, *args: object, **values: objec
         raise BadSpec(Place(path), f": {error}") from None
 
 
-def texts(table: Table, key: str) -> tuple[str, ...]:
-    """Return a list of texts, empty if it is missing."""
-    values = table.get(key, is_list, ())
+def texts(table: Table, key: str, *, needed: bool = False) -> tuple[str, ...]:
+    """Return a list of texts, empty if it is missing and not needed."""
+    values = table.need(key, is_list) if needed else table.get(key, is_list, ())
     return tuple(expect(each, is_text, f"{table.at(key)}[{at}]") for at, each in enumerate(values))
 
 

@@ -1,6 +1,7 @@
 """Operations as files declare them. The key that comes first says which, its value how it is called."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from mkspy.errors import BadSpec, Place, clip
@@ -47,7 +48,9 @@ class Processes:
         kinds = [key for key in table.names if key in _KINDS]
         if len(kinds) != 1:
             found = f"says {' and '.join(kinds)}" if kinds else f"has the keys {clip(table.names)}"
-            raise BadSpec(Place(path), f" {found}; an operation says one of {', '.join(_KINDS)}")
+            close = get_close_matches("".join(table.names[:1]), _KINDS, 1)
+            meant = f"; did you mean {close[0]!r}?" if close and not kinds else ""
+            raise BadSpec(Place(path), f" {found}; an operation says one of {', '.join(_KINDS)}{meant}")
         operation = _KINDS[kinds[0]](self, table, scope)
         table.done()
         return operation
@@ -79,7 +82,7 @@ class Processes:
             Classify,
             table.need("classify", is_text),
             self._inputs(table, scope),
-            texts(table, "labels"),
+            texts(table, "labels", needed=True),
             table.get("into", is_text, "label"),
             table.get("multiple", is_truth, False),
             _instructions(table),

@@ -50,8 +50,7 @@ class Table:
 
     def need[T](self, key: str, check: Check[T]) -> T:
         """Return the value of a key that must be there."""
-        if not self.has(key):
-            raise BadSpec(Place(self.path or "task"), f" has no {key!r}; it needs one")
+        self._must_have(key)
         return expect(self._values[key], check, self.at(key))
 
     def get[T](self, key: str, check: Check[T], default: T) -> T:
@@ -60,9 +59,14 @@ class Table:
 
     def any(self, key: str) -> object:
         """Return the value of a key that must be there, whatever it is."""
-        if not self.has(key):
-            raise BadSpec(Place(self.path or "task"), f" has no {key!r}; it needs one")
+        self._must_have(key)
         return self._values[key]
+
+    def _must_have(self, key: str) -> None:
+        if not self.has(key):
+            close = get_close_matches(key, self._values, 1, 0.8)  # outputs are no inputs
+            meant = f"is {clip(close[0])} meant to be it?" if close else "it needs one"
+            raise BadSpec(Place(self.path or "task"), f" has no {key!r}; {meant}")
 
     def at(self, key: str) -> str:
         """Return the path of a key."""
