@@ -92,6 +92,32 @@ def test_a_program_for_another_task_is_refused(
     assert any(one.rule == rule and said in one.message for one in report.findings), report.findings
 
 
+_NO_PREDICTION = {
+    "a field": "result.team",
+    "a text": 'f"team: {result.team}"',
+    "a dict": '{"team": result.team}',
+    "a number": "1",
+}
+
+
+@pytest.mark.parametrize("value", _NO_PREDICTION.values(), ids=_NO_PREDICTION)
+def test_what_is_visibly_no_prediction_is_told_once(value: str) -> None:
+    source = _SOURCE.replace("dspy.Prediction(team=result.team, urgent=result.urgent)", value)
+
+    in_project = [one.rule for one in check(source, _task(), profile="project").findings]
+    as_candidate = [one.rule for one in check(source, _task()).findings]
+
+    assert in_project == ["task-outputs"]
+    assert as_candidate == ["returns-prediction"]
+
+
+@pytest.mark.parametrize("value", ["1", '["billing"]', "len(message)", "len(message) > 3"])
+def test_an_output_that_is_built_is_of_the_kind_of_the_task(value: str) -> None:
+    [finding] = _checked(("team=result.team", f"team={value}")).findings
+
+    assert (finding.rule, "`team`" in finding.message) == ("task-outputs", True)
+
+
 _SEARCH = Tool(
     "search", (Field("query", parse("text")),), Field("found", parse("text")), "Search.", module="host.web"
 )

@@ -13,8 +13,11 @@ from mkspy.check import (
     alignment,
     allowed,
     bounds,
+    causes,
+    constructions,
     flow,
     formats,
+    guards,
     module_rules,
     resources,
     semantics,
@@ -25,6 +28,7 @@ from mkspy.check import (
 )
 from mkspy.check.facts import facts_of
 from mkspy.check.formats import Format, Reports
+from mkspy.check.origins import Entangled
 from mkspy.check.program import Program
 from mkspy.check.report import BOTH, Facts, Finding, Found, Predictor, Profile, Report, Rule, Severity
 from mkspy.check.tree import Tree
@@ -55,7 +59,7 @@ _OWN = (
     ),
 )
 _FAMILIES = (
-    *(text, bounds, structure, allowed, signature_rules, semantics, module_rules, flow),
+    *(text, bounds, structure, allowed, signature_rules, semantics, constructions, module_rules, flow),
     *(alignment, style, resources),
 )
 
@@ -80,6 +84,9 @@ def check(source: str | bytes, spec: "Task | None" = None, *, profile: Profile =
     try:
         with _QUIET, warnings.catch_warnings(action="ignore"):  # the compiler warns about what it reads
             return _check(source, spec, profile)
+    except (Entangled, RecursionError):
+        message = "names hold each other in more ways than can be followed"
+        return Report((Finding("too-many", "error", message, 1, 1, "write several smaller functions"),))
     except Exception as error:  # noqa: BLE001 - what the gate did not foresee must refuse, not pass or raise
         return Report((_internal(error),))
 
@@ -129,15 +136,17 @@ def _lines(read: str) -> int:
 
 def _examine(program: Program, profile: Profile) -> Iterator[Finding]:
     found = [(rule, one) for rule in RULES if profile in rule.profiles for one in _run(rule, program)]
+    found = [(rule, one) for rule, one in found if not guards.expects_failure(program, one.node)]
     if not found:
         return
+    found = causes.without_echoes(program.tree, found)
     places = program.tree.positions([one.node for _, one in found])
     seen: set[tuple[str, int, int, str]] = set()
     for (rule, one), (line, column) in zip(found, places, strict=True):
         key = rule.name, line, column, one.message
         if key not in seen:
             seen.add(key)
-            yield Finding(rule.name, rule.severity, one.message, line, column, one.hint)
+            yield Finding(rule.name, one.severity or rule.severity, one.message, line, column, one.hint)
 
 
 def _run(rule: Rule, program: Program) -> Iterator[Found]:

@@ -10,18 +10,31 @@ from mkspy.check.program import Program
 from mkspy.check.report import BOTH, Found, Rule
 from mkspy.check.semantics import one_of, slip
 from mkspy.check.signatures import source
-from mkspy.check.structure import entry
 from mkspy.check.tree import Node, dotted
 from mkspy.check.values import Class, Predictor, Result
 from mkspy.errors import BadType
-from mkspy.types import REQUIRED, TEXT, Field, Json, Record, Type, is_subtype, parse, to_text, why_not
+from mkspy.types import (
+    BOOLEAN,
+    NUMBER,
+    REQUIRED,
+    TEXT,
+    Field,
+    Json,
+    List,
+    Record,
+    Type,
+    is_subtype,
+    parse,
+    to_text,
+    why_not,
+)
 
 _METHODS = ("forward", "aforward")
 _DEEP = 6
 
 
 def _methods(program: Program) -> Iterator[tuple[Class, cst.FunctionDef]]:
-    one = entry(program) if program.task else None
+    one = program.entry if program.task else None
     for name in _METHODS if one else ():
         method = one.method(name) if one else None
         if one and method:
@@ -76,12 +89,31 @@ def _outputs(program: Program) -> Iterator[Found]:
         for each in program.returns.get(program.tree.own[method], []):
             on = program.value(each.value)
             if not isinstance(on, Result):
+                yield from _no_outputs(program, one, each, list(wanted))
                 continue
             for name in wanted.keys() - on.fields:
                 hint = slip(name, list(on.fields), f"give it: `{name}=...`")
                 message = f"`{one.name}` answers {one_of(list(on.fields))}, without the output `{name}`"
                 yield Found(each, message, hint)
             yield from _answers(program, each, wanted)
+
+
+def _no_outputs(program: Program, one: Class, node: cst.Return, wanted: list[str]) -> Iterator[Found]:
+    """Yield a return that is visibly no prediction; in a candidate `returns-prediction` says so."""
+    shown = _VISIBLE.get(type(node.value)) if node.value is not None else "nothing"
+    if isinstance(node.value, cst.Attribute) and isinstance(program.value(node.value.value), Result):
+        shown = f"`{dotted(node.value) or node.value.attr.value}`"
+    if shown and program.profile == "project":
+        hint = f"write `return dspy.Prediction({wanted[0]}=...)`" if wanted else "return a dspy.Prediction"
+        yield Found(node, f"`{one.name}` answers {shown}, not a dspy.Prediction with {one_of(wanted)}", hint)
+
+
+_VISIBLE: dict[type[Node], str] = {
+    **dict.fromkeys((cst.SimpleString, cst.FormattedString, cst.ConcatenatedString), "a text"),
+    **dict.fromkeys((cst.Integer, cst.Float, cst.Comparison), "a number or boolean"),
+    **dict.fromkeys((cst.List, cst.ListComp, cst.Tuple, cst.Set), "a list"),
+    **dict.fromkeys((cst.Dict, cst.DictComp), "a dict"),
+}
 
 
 def _answers(program: Program, node: cst.Return, wanted: Mapping[str, Field]) -> Iterator[Found]:
@@ -94,7 +126,9 @@ def _answers(program: Program, node: cst.Return, wanted: Mapping[str, Field]) ->
     for arg in value.args if isinstance(value, cst.Call) and whole is None else ():
         name = arg.keyword.value if arg.keyword else ""
         if name in wanted:
-            yield from _differs(arg, wanted[name], _flows(program, arg.value))
+            flows = _flows(program, arg.value)
+            yield from _differs(arg, wanted[name], flows)
+            yield from _built(program, arg, wanted[name]) if flows is None else ()
 
 
 def _differs(node: Node, each: Field, given: Type | None) -> Iterator[Found]:
@@ -104,26 +138,49 @@ def _differs(node: Node, each: Field, given: Type | None) -> Iterator[Found]:
         yield Found(node, message, f"the task has {to_text(each.type)}")
 
 
-def _flows(program: Program, node: Node, depth: int = 0) -> Type | None:
+def _built(program: Program, arg: cst.Arg, each: Field) -> Iterator[Found]:
+    """Yield an output that is built here, of another kind than the task has."""
+    value = _bound(program, arg.value)
+    made = program.kinds.of(value) if isinstance(value, _BUILT) else None
+    if isinstance(value, cst.Call) and not isinstance(value.func, cst.Name):
+        made = None
+    right = _kind(each.type)
+    if made and right and made != right:
+        message = f"the output `{each.name}` is a {made}, and the task has {to_text(each.type)}"
+        yield Found(arg, message, "give the output of a signature that has this type")
+
+
+_BUILT = (
+    *(cst.SimpleString, cst.ConcatenatedString, cst.FormattedString, cst.Integer, cst.Float, cst.Comparison),
+    *(cst.List, cst.ListComp, cst.Call),
+)
+
+
+def _kind(type_: Type) -> str:
+    plain = (("text", TEXT), ("number", NUMBER), ("number", BOOLEAN))
+    listed = "list" if isinstance(type_, List) else ""
+    return listed or next((kind for kind, one in plain if is_subtype(type_, one)), "")
+
+
+def _bound(program: Program, node: Node, depth: int = 0) -> Node:
+    """Return what a name is bound to once, and any other expression itself."""
+    found = program.tree.scopes[node].find(node.value) if isinstance(node, cst.Name) else None
+    value = found[1][0].value if found and len(found[1]) == 1 and found[1][0].kind == "assign" else None
+    return _bound(program, value, depth + 1) if value is not None and depth < _DEEP else node
+
+
+def _flows(program: Program, node: Node) -> Type | None:
     """Return the type of `result.field`, or of a name bound to it once; `None` when it is not in sight."""
-    if isinstance(node, cst.Name) and depth < _DEEP:
-        found = program.tree.scopes[node].find(node.value)
-        bindings = found[1] if found else []
-        alone = len(bindings) == 1 and bindings[0].kind == "assign" and bindings[0].value is not None
-        return _flows(program, bindings[0].value, depth + 1) if alone and bindings[0].value else None
+    node = _bound(program, node)
     if not isinstance(node, cst.Attribute) or not isinstance(program.value(node.value), Result):
         return None
-    origin = _predictor(program, node.value, depth)
+    origin = _predictor(program, node.value)
     fields = origin.signature.outputs if origin else ()
     return next((_annotated(program, one.annotation) for one in fields if one.name == node.attr.value), None)
 
 
-def _predictor(program: Program, node: Node, depth: int = 0) -> Predictor | None:
-    if isinstance(node, cst.Name) and depth < _DEEP:
-        found = program.tree.scopes[node].find(node.value)
-        bindings = found[1] if found else []
-        value = bindings[0].value if len(bindings) == 1 and bindings[0].kind == "assign" else None
-        return _predictor(program, value, depth + 1) if value else None
+def _predictor(program: Program, node: Node) -> Predictor | None:
+    node = _bound(program, node)
     node = node.expression if isinstance(node, cst.Await) else node
     func = node.func if isinstance(node, cst.Call) else None
     if isinstance(func, cst.Attribute) and func.attr.value == "acall":

@@ -8,12 +8,23 @@ from mkspy.check.annotations import RULES as ANNOTATION_RULES
 from mkspy.check.annotations import in_annotation
 from mkspy.check.calls import RULES as CALL_RULES
 from mkspy.check.classes import RULES as CLASS_RULES
-from mkspy.check.known import KINDS, MODULE_METHODS, PREDICT_METHODS, words
-from mkspy.check.lists import BUILTINS, CONSTRUCTS, EXCEPTIONS, HIDDEN, METHODS, MODULES, PREDICTIONS, SAYS
+from mkspy.check.kept import RULES as KEPT_RULES
+from mkspy.check.known import KINDS
+from mkspy.check.lists import (
+    BUILTINS,
+    CONSTRUCTS,
+    EXCEPTIONS,
+    HIDDEN,
+    METHODS,
+    MODULES,
+    PREDICTIONS,
+    SAYS,
+    TAKEN,
+)
 from mkspy.check.program import Program
 from mkspy.check.report import Found, Rule
+from mkspy.check.slips import nearest
 from mkspy.check.structure import BUILTIN_NAMES
-from mkspy.check.text import nearest
 from mkspy.check.tree import Node, dotted, imported
 from mkspy.check.values import Class, Dspy, Instance, Result
 
@@ -21,12 +32,17 @@ _EXTRAS = frozenset(name for kind in KINDS.values() for name in kind.extras)
 
 
 def _constructs(program: Program) -> Iterator[Found]:
-    for kind, nodes in program.tree.nodes.items():
-        if kind.__name__ not in CONSTRUCTS:
-            said = SAYS.get(kind.__name__, f"`{kind.__name__}`")
-            yield from (
-                Found(node, f"{said} is not on the list of what a candidate may use") for node in nodes
-            )
+    refused = {
+        node
+        for kind, nodes in program.tree.nodes.items()
+        if kind.__name__ not in CONSTRUCTS
+        for node in nodes
+    }
+    for node in refused:
+        if program.tree.parents.get(node) not in refused:
+            said = SAYS.get(type(node).__name__, "this syntax")
+            hint = "write it with functions, loops, conditions and calls"
+            yield Found(node, f"{said} is not on the list of what a candidate may use", hint)
     for node in program.tree.of(cst.CompFor, cst.For):
         if node.asynchronous:
             yield Found(node, "`async for` is not on the list of what a candidate may use")
@@ -47,12 +63,14 @@ def _imports(program: Program) -> Iterator[Found]:
     for node in program.tree.of(cst.Import, cst.ImportFrom):
         if program.tree.scopes[node].kind != "module" or not _is_top(program, node):
             yield Found(node, "imported inside a block", "import at the top of the file")
+            continue
         for name, path in imported(node):
             module, _, what = path.rpartition(".") if isinstance(node, cst.ImportFrom) else ("", "", path)
             whole = isinstance(node, cst.Import)
             fine = path in MODULES if whole else what in MODULES.get(module, ()) or path in tools
             if not fine or name.startswith("_"):
-                yield Found(node, f"`{path.removesuffix('.')}` may not be imported", _may(module or path))
+                star = " with `*`" if name == "*" else ""
+                yield Found(node, f"`{path}` may not be imported{star}", _may(module or path))
 
 
 def _is_top(program: Program, node: Node) -> bool:
@@ -107,32 +125,61 @@ def _is_super(program: Program, node: Node) -> bool:
 
 def _attributes(program: Program) -> Iterator[Found]:
     known = _declared(program)
-    for node in program.tree.of(cst.Attribute):
+    refused: set[Node] = set()
+    for node in reversed(list(program.tree.of(cst.Attribute))):  # of a chain, the first link comes first
         if node in program.tree.stored:
             continue
-        name, module = node.attr.value, program.path(node.value)
-        if module in MODULES:
-            if name not in MODULES[module]:
-                yield Found(node.attr, f"`{module}.{name}` is not on the list", _may(module))
-        elif name.startswith("_"):
-            yield from _private(program, node, name)
-        elif name in HIDDEN:
-            yield Found(node.attr, f"`.{name}` leads into the interpreter", "read outputs and fields only")
-        elif not _is_known(program, node, known):
-            near = nearest(name, known | METHODS)
-            hint = (
-                f"did you mean `{near}`?"
-                if near
-                else "read outputs and fields; call methods of text, lists and dicts"
-            )
-            yield Found(node.attr, f"`.{name}` is not on the list", hint)
+        found = None if _is_after(node, refused) else _refused(program, node, known)
+        if found:
+            refused.add(node)
+            yield found
 
 
-def _private(program: Program, node: cst.Attribute, name: str) -> Iterator[Found]:
+def _is_after(node: cst.Attribute, refused: set[Node]) -> bool:
+    """Whether an attribute is read from what is refused itself."""
+    before: Node = node.value
+    while isinstance(before, cst.Attribute | cst.Call | cst.Subscript):
+        if before in refused:
+            return True
+        before = before.func if isinstance(before, cst.Call) else before.value
+    return False
+
+
+def _refused(program: Program, node: cst.Attribute, known: set[str]) -> Found | None:
+    name, module = node.attr.value, program.path(node.value)
+    if module in MODULES:
+        fine = name in MODULES[module]
+        return None if fine else Found(node.attr, f"`{module}.{name}` is not on the list", _may(module))
+    if module and not _is_listed(program, module):
+        return None  # the import says so
+    if name.startswith("_"):
+        fine = _is_own(program, node, name) or _is_init(program, node)
+        return None if fine else Found(node.attr, f"`.{name}` is private", "read outputs and fields only")
+    if name in HIDDEN:
+        return Found(node.attr, f"`.{name}` leads into the interpreter", "read outputs and fields only")
+    fine = _is_known(program, node, known)
+    return None if fine else Found(node.attr, f"`.{name}` is not on the list", _instead(name, known))
+
+
+def _is_listed(program: Program, path: str) -> bool:
+    module, _, name = path.rpartition(".")
+    return name in MODULES.get(module, ()) or path in program.host_tools
+
+
+def _instead(name: str, known: set[str]) -> str:
+    if name in known:
+        return "give the field another name: values of Python and DSPy have this one, too"
+    near = nearest(name, known | METHODS)
+    return (
+        f"did you mean `{near}`?"
+        if near
+        else "read outputs and fields; call methods of text, lists and dicts"
+    )
+
+
+def _is_own(program: Program, node: cst.Attribute, name: str) -> bool:
     on = program.value(node.value) if isinstance(node.value, cst.Name) else None
-    mine = isinstance(on, Instance) and not name.startswith("__") and name in members(program, on.value)
-    if not mine and not _is_init(program, node):
-        yield Found(node.attr, f"`.{name}` is private", "read outputs and fields only")
+    return isinstance(on, Instance) and not name.startswith("__") and name in members(program, on.value)
 
 
 def _is_init(program: Program, node: cst.Attribute) -> bool:
@@ -167,53 +214,9 @@ def _is_known(program: Program, node: cst.Attribute, declared: set[str]) -> bool
     name, on = node.attr.value, program.value(node.value)
     if isinstance(on, Instance) and isinstance(node.value, cst.Name):
         return name in members(program, on.value)
-    if name in MODULE_METHODS | PREDICT_METHODS | {"lm"} and name != "acall":
+    if name in TAKEN or (name.startswith("model_") and name not in METHODS):
         return isinstance(on, Result) and name in on.fields
     return name in METHODS or name in declared or name in _EXTRAS or name in PREDICTIONS or name == "value"
-
-
-def _stores(program: Program) -> Iterator[Found]:
-    for node in program.tree.of(cst.Attribute):
-        if node in program.tree.stored:
-            function = program.function_of(node)
-            on = program.value(node.value) if isinstance(node.value, cst.Name) else None
-            inside = function is not None and function.name.value == "__init__"
-            if not (isinstance(on, Instance) and on.value.kind == "module" and inside):
-                text = dotted(node) or node.attr.value
-                yield Found(
-                    node, f"`{text}` is set outside `__init__`", "set attributes of `self` in `__init__` only"
-                )
-            elif node.attr.value.startswith("__"):
-                yield Found(node, f"`{node.attr.value}` is private to Python", "choose another name")
-    for node in program.tree.of(cst.Subscript):
-        if node in program.tree.stored:
-            scope = isinstance(node.value, cst.Name) and program.tree.scopes[node].find(node.value.value)
-            if not scope or scope[0].kind == "module":
-                yield Found(
-                    node,
-                    "an item of something outside the function is set",
-                    "build the value inside the function",
-                )
-
-
-_MUTATES = words("add append clear discard extend insert pop popitem remove reverse setdefault sort update")
-
-
-def _kept(program: Program) -> Iterator[Found]:
-    """Yield what a run leaves for the next one: the second answer may not depend on the first question."""
-    for node in program.tree.of(cst.Attribute):
-        if node.attr.value not in _MUTATES or not isinstance(program.tree.parents[node], cst.Call):
-            continue
-        base = node.value.value if isinstance(node.value, cst.Subscript) else node.value
-        function = program.function_of(node)
-        building = function is not None and function.name.value == "__init__"
-        found = program.tree.scopes[base].find(base.value) if isinstance(base, cst.Name) else None
-        of_self = isinstance(base, cst.Attribute) and isinstance(program.value(base.value), Instance)
-        of_file = found is not None and found[0].kind == "module" and found[1][0].kind == "assign"
-        if of_file or (of_self and not building):
-            yield Found(
-                node, f"`{dotted(base)}` changes, and is still there in the next run", "use a local value"
-            )
 
 
 def _rebindings(program: Program) -> Iterator[Found]:
@@ -262,20 +265,7 @@ RULES = (
         _attributes,
         example="().__class__.__base__",
     ),
-    Rule(
-        "store",
-        "allow-list",
-        "Attributes are set on `self`, in `__init__`; items of local values only.",
-        _stores,
-        example="dspy.settings.lm = None",
-    ),
-    Rule(
-        "kept",
-        "allow-list",
-        "Nothing is kept from one run to the next.",
-        _kept,
-        example="SEEN.append(question)",
-    ),
+    *KEPT_RULES,
     Rule(
         "rebinding",
         "allow-list",

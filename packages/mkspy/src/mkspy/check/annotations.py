@@ -12,7 +12,7 @@ from mkspy.check.program import Program
 from mkspy.check.report import Found, Rule
 from mkspy.check.signature_rules import signature_texts
 from mkspy.check.signatures import BadSignature, parse
-from mkspy.check.tree import Node, dotted, literal
+from mkspy.check.tree import Node, dotted, literal, quoted
 from mkspy.check.values import Class, Dspy
 
 _SYNTAX = (
@@ -70,7 +70,7 @@ def _type(program: Program, node: Node) -> Iterator[Found]:
             yield from _values(program, one)
         elif isinstance(one, cst.Name | cst.Attribute):
             if not _is_type(program, one):
-                yield Found(one, f"`{dotted(one) or 'this'}` is not a type on the list", _HINT)
+                yield Found(one, f"{quoted(one, 'this')} is not a type on the list", _HINT)
         elif not isinstance(one, _SYNTAX):
             yield Found(one, "an annotation is a type, not text or a computation", _HINT)
         else:

@@ -56,7 +56,7 @@ def examine(text: str, profile: Profile) -> tuple[Broken | None, Shape]:
         return Broken("too-deep", "nested so deep that Python does not read it", 0, hint), {}
     except ValueError as error:
         return Broken("syntax", f"not Python: {error}", 0), {}
-    broken, shape = _measured(tree, BOUNDS[profile])
+    broken, shape = _measured(text, tree, BOUNDS[profile])
     return broken or _concatenated(text, BOUNDS[profile]) or _compiled(text, tree), shape
 
 
@@ -67,7 +67,7 @@ def _syntax(text: str, error: SyntaxError) -> Broken:
     return Broken("syntax", f"not Python: {str(error.msg)[:200]}", offset)
 
 
-def _measured(tree: ast.Module, bounds: Bounds) -> tuple[Broken | None, Shape]:
+def _measured(text: str, tree: ast.Module, bounds: Bounds) -> tuple[Broken | None, Shape]:
     counted: Counter[type[ast.AST]] = Counter()
     stack: list[tuple[ast.AST, int]] = [(tree, 1)]
     nodes = 0
@@ -78,12 +78,17 @@ def _measured(tree: ast.Module, bounds: Bounds) -> tuple[Broken | None, Shape]:
         below = depth + _levels(node)
         if below > bounds.depth:
             message = f"nested deeper than {bounds.depth} levels"
-            return Broken("too-deep", message, 0, "split the expression or block"), {}
+            return Broken("too-deep", message, _offset(text, node), "split the expression or block"), {}
         if nodes > bounds.nodes:
             return Broken("too-many", f"more than {bounds.nodes:,} nodes of syntax", 0, "split the file"), {}
         children = ast.iter_child_nodes(node)
         stack += [(child, below) for child in children if not isinstance(child, _CONTEXT)]
     return None, {name: sum(counted[kind] for kind in kinds) for name, kinds in _SHAPE.items()}
+
+
+def _offset(text: str, node: ast.AST) -> int:
+    """Return where the line of a node begins."""
+    return sum(len(line) + 1 for line in text.split("\n")[: max(getattr(node, "lineno", 1) - 1, 0)])
 
 
 def _levels(node: ast.AST) -> int:

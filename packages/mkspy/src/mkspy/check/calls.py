@@ -1,21 +1,22 @@
 """The allow-list, calls: what DSPy's own objects may be given, and where they may stand."""
 
-import re
 from collections.abc import Iterator
 
 import libcst as cst
 
 from mkspy.check.annotations import in_annotation
 from mkspy.check.classes import is_literal
+from mkspy.check.growth import GROWS
 from mkspy.check.known import KINDS, WRAPPERS
 from mkspy.check.lists import ARGUMENTS, CONFIG, MADE, OPTIONS, TYPES
+from mkspy.check.origins import origins
+from mkspy.check.patterns import RULES as PATTERN_RULES
 from mkspy.check.program import Program
 from mkspy.check.report import Found, Rule
 from mkspy.check.signatures import Signature
 from mkspy.check.tree import Node, dotted, literal
 from mkspy.check.values import Bound, ClassObject, Dspy, External, Predictor, Runner, Value
 
-_NESTED = re.compile(r"[+*}][^()]*\)[+*{]")
 _FREE = ("Prediction", "Example")
 _BUILDERS = KINDS.keys() | WRAPPERS.keys()
 
@@ -182,17 +183,20 @@ def _field_values(program: Program) -> Iterator[Found]:
                 yield Found(arg, "`default_factory` is list, dict, set or tuple", "write one of these")
             elif not factory and not is_literal(arg.value):
                 yield Found(arg, "a field is described by something computed", "write a plain value")
+    yield from _factories(program)
 
 
-def _patterns(program: Program) -> Iterator[Found]:
+def _factories(program: Program) -> Iterator[Found]:
     for node, on in program.calls:
-        if isinstance(on, External) and on.path.startswith("re.") and on.path != "re.escape":
-            pattern = program.argument(node, "pattern", 0)
-            text = literal(pattern)
-            if text is None:
-                yield Found(node, "a pattern is computed", "write the pattern as plain text")
-            elif _NESTED.search(text):
-                yield Found(node, "a pattern repeats what repeats, which may take for ever", "repeat once")
+        if (
+            on == External("collections.defaultdict")
+            and node.args
+            and dotted(node.args[0].value) not in _EMPTY
+        ):
+            yield Found(node.args[0], "a defaultdict is filled by code", "write `defaultdict(list)`, say")
+
+
+_EMPTY = ("list", "dict", "set", "int", "float", "str", "bool", "tuple")
 
 
 def _parallel(program: Program) -> Iterator[Found]:
@@ -222,7 +226,9 @@ def _is_called_only(program: Program, node: cst.Call) -> bool:
 
 
 def _pairs(program: Program, node: cst.Call) -> Iterator[Found]:
-    given = node.args[0].value if len(node.args) == 1 and not node.args[0].star else None
+    given: Node | None = node.args[0].value if len(node.args) == 1 and not node.args[0].star else None
+    made = origins(program, given) if isinstance(given, cst.Name) else []
+    given = made[0].node if len(made) == 1 and not made[0].depth and not _grows(program, given) else given
     pairs: list[Node] = []
     if isinstance(given, cst.List):
         pairs = [one.value for one in given.elements if isinstance(one, cst.Element)]
@@ -234,6 +240,14 @@ def _pairs(program: Program, node: cst.Call) -> Iterator[Found]:
         )
     for pair in pairs:
         yield from _pair(program, pair)
+
+
+def _grows(program: Program, given: Node | None) -> bool:
+    """Whether something is added to a list by its name."""
+    name = dotted(given)
+    return any(
+        dotted(one.value) == name and one.attr.value in GROWS for one in program.tree.of(cst.Attribute)
+    )
 
 
 def _pair(program: Program, pair: Node) -> Iterator[Found]:
@@ -297,11 +311,5 @@ RULES = (
         _parallel,
         example="dspy.Parallel()(pairs)",
     ),
-    Rule(
-        "pattern",
-        "allow-list",
-        "Patterns of `re` are plain text.",
-        _patterns,
-        example="re.search(pattern, text)",
-    ),
+    *PATTERN_RULES,
 )

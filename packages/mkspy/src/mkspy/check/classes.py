@@ -137,13 +137,17 @@ def _methods(program: Program) -> Iterator[Found]:
 
 def _defaults(program: Program) -> Iterator[Found]:
     for node in program.tree.of(cst.Param):
-        if isinstance(node.default, cst.List | cst.Dict | cst.Set):
+        if node.default is not None and any(map(_is_changeable, program.tree.within(node.default))):
             hint = "write None or a tuple, and build the value inside"
             yield Found(node.default, f"the default of `{node.name.value}` is kept between calls", hint)
         elif node.default is not None and not is_literal(node.default):
             yield Found(
                 node.default, f"the default of `{node.name.value}` is computed", "write a plain value"
             )
+
+
+def _is_changeable(node: Node) -> bool:
+    return isinstance(node, cst.List | cst.Dict | cst.Set)
 
 
 RULES = (

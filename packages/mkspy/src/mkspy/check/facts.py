@@ -8,19 +8,19 @@ from mkspy.check.known import KINDS
 from mkspy.check.program import Program
 from mkspy.check.report import Facts
 from mkspy.check.report import Predictor as Fact
-from mkspy.check.structure import entry, imports
+from mkspy.check.structure import imports
 from mkspy.check.tree import Node, dotted, number
 from mkspy.check.values import Bound, Class, Function, Instance, Predictor, Runner, Value
 
 _DEEP = 12
-_ITERATIONS = {"ReAct": 20, "ReActV2": 20, "CodeAct": 5, "ProgramOfThought": 3, "RLM": 20}
-_AFTER = {"ReAct": 1, "ReActV2": 1, "CodeAct": 1, "ProgramOfThought": 1}
+ITERATIONS = {"ReAct": 20, "ReActV2": 20, "CodeAct": 5, "ProgramOfThought": 3, "RLM": 20}
+AFTER = {"ReAct": 1, "ReActV2": 1, "CodeAct": 1, "ProgramOfThought": 1}
 _LOOPS = (cst.For, cst.While, cst.ListComp, cst.SetComp, cst.DictComp, cst.GeneratorExp)
 
 
 def facts_of(program: Program, lines: int) -> Facts:
     """Return the facts of a program."""
-    one = entry(program)
+    one = program.entry
     return Facts(
         predictors=tuple(_predictors(program)),
         modules=tuple(each.name for each in program.of_kind("module")),
@@ -95,7 +95,7 @@ def _cost(program: Program, on: Value, depth: int) -> int | None:
         case Bound(_, value):
             return _cost(program, value, depth)
         case Predictor(kind):
-            return _ITERATIONS.get(kind, 1) + _AFTER.get(kind, 0) if kind in _ITERATIONS else 1
+            return ITERATIONS.get(kind, 1) + AFTER.get(kind, 0) if kind in ITERATIONS else 1
         case Instance(one) if one.kind == "module":
             return calls_of(program, one, depth + 1)
         case Function(cst.FunctionDef() as function):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import libcst as cst
 
-from mkspy.check.signatures import OPEN, Signature, SignatureField, source
+from mkspy.check.signatures import OPEN, Signature, SignatureField, problems, source
 from mkspy.check.tree import Node, dotted, literal
 from mkspy.check.values import Class, Dspy, Value
 
@@ -14,7 +14,17 @@ if TYPE_CHECKING:
 
 
 def class_signature(program: "Program", one: Class) -> Signature:
-    """Return the fields of a signature class, those of its bases in the file included."""
+    """Return the fields of a signature class, with those of its bases; `OPEN` if it is wrong."""
+    if one.node not in program.signatures:
+        made = written_signature(program, one)
+        names = [target.value for target, _, _ in declared(one)]
+        wrong = len(set(names)) < len(names) or any(problems(made))
+        program.signatures[one.node] = OPEN if wrong else made
+    return program.signatures[one.node]
+
+
+def written_signature(program: "Program", one: Class) -> Signature:
+    """Return the fields of a signature class as they are written, right or wrong."""
     if one.open or one.node.decorators or not all(map(_is_plain, one.lineage())):
         return OPEN
     found: dict[str, tuple[str, SignatureField]] = {}

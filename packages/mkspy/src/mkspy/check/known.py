@@ -66,6 +66,9 @@ PREDICTION = words(
 )
 """Public attributes of every `dspy.Prediction`."""
 
+SOMETIMES = frozenset(("logprobs",))
+"""What a prediction has when the language model is asked for it."""
+
 MODULE_METHODS = words(
     "acall batch deepcopy dump_state get_lm inspect_history load load_state map_named_predictors"
     " named_parameters named_predictors named_sub_modules parameters predictors reset_copy save set_lm"

@@ -2,7 +2,7 @@
 
 import types
 
-from mkspy.check.known import words
+from mkspy.check.known import MODULE, PREDICT_METHODS, words
 
 MODULES: dict[str, frozenset[str]] = {
     "__future__": frozenset(("annotations",)),
@@ -18,10 +18,10 @@ MODULES: dict[str, frozenset[str]] = {
     "functools": frozenset(("reduce",)),
     "itertools": frozenset(("batched", "chain", "groupby", "islice", "pairwise", "takewhile", "zip_longest")),
     "math": words(
-        "ceil e exp floor fsum hypot inf isclose isfinite isinf isnan log log10 log2 pi sqrt trunc"
+        "ceil e exp floor fsum hypot inf isclose isfinite isinf isnan log log10 log2 pi prod sqrt trunc"
     ),
     "pydantic": frozenset(("BaseModel", "Field")),
-    "re": words("IGNORECASE MULTILINE escape findall finditer fullmatch match search split sub"),
+    "re": words("IGNORECASE MULTILINE compile escape findall finditer fullmatch match search split sub"),
     "statistics": frozenset(("fmean", "mean", "median", "mode", "stdev")),
     "textwrap": frozenset(("dedent",)),
     "typing": words(
@@ -32,7 +32,7 @@ MODULES: dict[str, frozenset[str]] = {
 
 BUILTINS = words(
     "False None True abs all any bool dict divmod enumerate filter float frozenset int isinstance len"
-    " list map max min range repr reversed round set sorted staticmethod str sum super tuple zip"
+    " list map max min next range repr reversed round set sorted staticmethod str sum super tuple zip"
     " ArithmeticError AssertionError AttributeError Exception IndexError KeyError LookupError"
     " NotImplementedError OverflowError RuntimeError TypeError ValueError ZeroDivisionError"
 )
@@ -41,20 +41,20 @@ BUILTINS = words(
 EXCEPTIONS = frozenset(name for name in BUILTINS if name.endswith("Error") or name == "Exception")
 
 METHODS = words(
-    "add append capitalize casefold clear copy count date day days difference discard elements end"
+    "add append appendleft capitalize casefold clear copy count date day days difference discard end"
     " endswith extend find findall finditer from_iterable fromisoformat fromkeys fullmatch get group"
     " groupdict groups hour index insert intersection is_integer isalnum isalpha isascii isdecimal"
     " isdigit isdisjoint isidentifier islower isnumeric isoformat isprintable isspace issubset"
     " issuperset istitle isupper items join keys lower lstrip match minute model_dump month most_common"
-    " now partition pop popitem remove removeprefix removesuffix replace reverse rfind rindex rpartition"
-    " rsplit rstrip search second seconds setdefault sort span split splitlines start startswith"
+    " now partition pop popitem popleft remove removeprefix removesuffix replace reverse rfind rindex"
+    " rpartition rsplit rstrip search second seconds setdefault sort span split splitlines start startswith"
     " strftime strip strptime sub swapcase symmetric_difference title today total_seconds union update"
     " upper values weekday year"
 )
 """Attributes of text, numbers, dates and collections; `format` is not one, it reads attributes by name."""
 
-PREDICTIONS = frozenset(("acall", "completions", "toDict", "with_inputs"))
-"""Attributes of predictors, predictions and examples."""
+PREDICTIONS = words("acall code completions messages toDict with_inputs")
+"""Attributes of predictors, predictions, examples, histories and code."""
 
 HIDDEN = frozenset(
     name
@@ -72,6 +72,12 @@ HIDDEN = frozenset(
     if "_" in name and not name.startswith("_")
 )
 """Attributes that lead from a value into the interpreter: no field may bear such a name."""
+
+_BUILT_IN = (*dir(str), *dir(bytes), *dir(int), *dir(float), *dir(list), *dir(dict), *dir(set), *dir(tuple))
+_OF_DSPY = MODULE | PREDICT_METHODS | words("config demos kwargs lm signature traces train")
+_OF_RECORDS = words("construct from_orm parse_file parse_obj parse_raw update_forward_refs")
+TAKEN = (frozenset(_BUILT_IN) | _OF_DSPY | _OF_RECORDS) - (METHODS | PREDICTIONS)
+"""What text, numbers and predictors have: a field of that name would open it on all of them."""
 
 TYPES = words("Audio Code File History Image")
 """Names of `dspy` that are types: `dspy.Image(path)` reads files, so that they are annotations only."""
@@ -134,10 +140,12 @@ SAYS = {
     "Global": "`global`",
     "Nonlocal": "`nonlocal`",
     "Yield": "`yield`",
-    "MatchClass": "a class pattern, which reads attributes",
+    "MatchClass": "a class pattern",
     "TypeAlias": "`type`",
     "TemplatedString": "a template string",
     "TryStar": "`except*`",
     "ImportStar": "`import *`",
+    "TypeParameters": "a type parameter",
+    "Imaginary": "an imaginary number",
 }
 """How a refused construct is called in a message."""

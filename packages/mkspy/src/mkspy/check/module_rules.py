@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 import libcst as cst
 
+from mkspy.check.guards import depends_on_version, is_asked_for
 from mkspy.check.known import GONE, MODULE, MODULE_DATA, NAMES
 from mkspy.check.program import Program
 from mkspy.check.report import BOTH, Found, Rule
 from mkspy.check.semantics import slip
-from mkspy.check.text import nearest
+from mkspy.check.slips import nearest
 from mkspy.check.tree import Node, dotted, literal
-from mkspy.check.values import Class, Dspy, Instance, Predictor
+from mkspy.check.values import Class, ClassObject, Dspy, Instance, Predictor
 
 
 def _self_attributes(program: Program) -> Iterator[Found]:
@@ -33,15 +34,16 @@ def _self_attributes(program: Program) -> Iterator[Found]:
             or one.library
             or name.startswith("_")
             or not _fixed(program, one)
+            or _is_abstract(program, one)
         ):
             continue
-        if name not in _members(program, one):
+        if name not in _members(program, one) and not is_asked_for(program, node, name):
             options = [*_members(program, one)]
             hint = slip(name, options, f"set `self.{name}` in `__init__`")
             yield Found(node.attr, f"`{one.name}` has no `{name}`", hint)
 
 
-_DYNAMIC = {"setattr", "vars"}
+_DYNAMIC = {"setattr", "vars", "locals"}
 
 
 def _fixed(program: Program, one: Class) -> bool:
@@ -49,6 +51,13 @@ def _fixed(program: Program, one: Class) -> bool:
     derived = any(one in each.lineage() for each in program.classes.values() if each is not one)
     odd = any(name in each.methods for each in one.lineage() for name in ("__getattr__", "__getattribute__"))
     return not (derived or odd or "__dict__" in program.text_attributes or one.node.decorators)
+
+
+def _is_abstract(program: Program, one: Class) -> bool:
+    """Whether a class of a project leaves it to classes in other files to build what it uses."""
+    owners = {program.owner(node) for node, _ in program.predictors}
+    made = any(isinstance(on, ClassObject) and on.value is one for _, on in program.calls)
+    return program.profile == "project" and not made and owners.isdisjoint(one.lineage())
 
 
 def _members(program: Program, one: Class) -> set[str]:
@@ -85,7 +94,9 @@ def _dead(program: Program) -> Iterator[Found]:
             if isinstance(target, cst.Attribute) and _unread(program, target):
                 name = target.attr.value
                 hint = "call it in `forward`, or leave it out"
-                yield Found(target, f"the {kind} `{name}` is never called", hint)
+                public = program.profile == "project" and not name.startswith("_")  # another file may call it
+                message = f"the {kind} `{name}` is never called" + (" in this file" if public else "")
+                yield Found(target, message, hint, "warning" if public else None)
 
 
 def _unread(program: Program, target: cst.Attribute) -> bool:
@@ -97,7 +108,7 @@ def _unread(program: Program, target: cst.Attribute) -> bool:
 def _dspy_names(program: Program) -> Iterator[Found]:
     for node, name in _dspy_uses(program):
         first = name.split(".")[0]
-        if first in NAMES or first.startswith("_") or first == "dspy":
+        if first in NAMES or first.startswith("_") or first == "dspy" or depends_on_version(program, node):
             continue
         near = nearest(first, NAMES)
         if first in GONE:

@@ -1,38 +1,35 @@
-"""A program as the rules see it: its classes, and what an expression stands for as far as reading tells.
+"""A program as the rules see it: its classes, and what its names and calls mean.
 
 An expression that could stand for several things, or for something from outside the file, is `None`: unknown.
 Rules accuse only what is known, so that code the gate does not follow is left alone.
 """
 
-from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import libcst as cst
 
-from mkspy.check.fields import class_signature, derived
+from mkspy.check.evaluation import evaluate, signature_of
+from mkspy.check.graph import Graph
+from mkspy.check.kinds import Kinds
 from mkspy.check.known import KINDS, SUBMODULES, WRAPPERS
+from mkspy.check.opened import opened
 from mkspy.check.report import Profile
-from mkspy.check.signatures import OPEN, BadSignature, Signature, parse
+from mkspy.check.signatures import Signature
+from mkspy.check.sizes import Sizes
 from mkspy.check.tools import host_tools
-from mkspy.check.tree import Binding, Node, Scope, Tree, dotted, literal
+from mkspy.check.tree import Node, Scope, Tree, dotted, literal
 from mkspy.check.values import (
-    Awaitable,
-    Bound,
     Class,
     ClassObject,
     Dspy,
     External,
-    Function,
     Instance,
-    Listed,
-    Predictor,
-    Result,
-    Runner,
     Value,
 )
 
 if TYPE_CHECKING:
+    from mkspy.check.origins import Origin
     from mkspy.spec import Task
     from mkspy.types import Record
 
@@ -49,6 +46,9 @@ class Program:
         self.host_tools = host_tools(task)
         self.records: dict[str, Record] | None = None
         self._values: dict[int, Value] = {}
+        self.steps = 0
+        self.origins: dict[tuple[Node, int], list[Origin]] = {}
+        self.signatures: dict[Node, Signature] = {}
         self._busy: set[int] = set()
         self._depth = 0
         self.classes = self._classes()
@@ -144,6 +144,25 @@ class Program:
         params = [*method.params.posonly_params, *method.params.params]
         return params[0].name.value if params else ""
 
+    def is_called_on_class(self, function: cst.FunctionDef) -> bool:
+        """Whether a method is wrapped again, or called on a class: then its first parameter is anything."""
+        name, scope = function.name.value, self.tree.scopes[function]
+        return len(scope.bindings.get(name, ())) > 1 or name in self._called_on_classes
+
+    @cached_property
+    def _called_on_classes(self) -> set[str]:
+        names: set[str] = set()
+        for node in self.tree.of(cst.Attribute):
+            found = self.scope(node).find(node.value.value) if isinstance(node.value, cst.Name) else None
+            if found and all(one.kind == "class" for one in found[1]):
+                names.add(node.attr.value)
+        return names - {"__init__", "forward", "aforward"}
+
+    def is_method(self, function: Node) -> bool:
+        """Whether the first parameter of a function is its instance or its class."""
+        in_class = self.tree.scopes[function].kind == "class"
+        return in_class and isinstance(function, cst.FunctionDef) and bool(self.self_name(function))
+
     def assigned(self, one: Class) -> dict[str, list[tuple[cst.Attribute, cst.BaseExpression | None]]]:
         """Return what the methods of a class, or of its bases, assign to attributes of the instance."""
         if one.node not in self._assigned:
@@ -171,12 +190,12 @@ class Program:
         if not text:
             return ""
         first, _, rest = text.partition(".")
-        found = self._scope(node).find(first)
+        found = self.scope(node).find(first)
         if not found or not all(one.kind == "import" for one in found[1]):
             return ""
         return f"{found[1][0].path}.{rest}" if rest else found[1][0].path
 
-    def _scope(self, node: Node) -> Scope:
+    def scope(self, node: Node) -> Scope:
         return self.tree.scopes.get(node, self.tree.top)
 
     @staticmethod
@@ -203,217 +222,18 @@ class Program:
         self._busy.add(key)
         self._depth += 1
         try:
-            found = self._evaluate(node)
+            found = evaluate(self, node)
         finally:
             self._depth -= 1
             self._busy.discard(key)
         self._values[key] = found
         return found
 
-    def _evaluate(self, node: Node) -> Value:
-        path = self.path(node)
-        if path:
-            name = self.dspy_name(path)
-            return Dspy(name) if name else External(path)
-        how = _EVALUATE.get(type(node))
-        return how(self, node) if how else None
-
-    def _merged(self, values: Sequence[Value]) -> Value:
-        if not values or any(one is None for one in values):
-            return None
-        if all(one == values[0] for one in values):
-            return values[0]
-        results = [one for one in values if isinstance(one, Result)]
-        if len(results) == len(values):
-            return Result(frozenset[str]().union(*(one.fields for one in results)), results[0].of)
-        return None
-
-    def _named(self, node: Node) -> Value:
-        assert isinstance(node, cst.Name)
-        found = self._scope(node).find(node.value)
-        return self._merged([self._binding(one) for one in found[1]]) if found else None
-
-    def _binding(self, binding: Binding) -> Value:
-        node = binding.node
-        match node:
-            case cst.ClassDef():
-                return ClassObject(self.classes[node])
-            case cst.FunctionDef():
-                return None if node.decorators else Function(node)
-            case cst.Param():
-                return self._parameter(node)
-            case _ if binding.kind == "loop":
-                listed = self.value(binding.value)
-                return listed.value if isinstance(listed, Listed) else None
-            case _:
-                return self.value(binding.value) if binding.kind == "assign" else None
-
-    def _parameter(self, node: cst.Param) -> Value:
-        function = self.tree.parents[node]
-        if not isinstance(function, cst.FunctionDef) or self.self_name(function) != node.name.value:
-            return None
-        holder = self._class_of(function)
-        if holder is None:
-            return None
-        on_class = any(dotted(one.decorator) == "classmethod" for one in function.decorators)
-        return ClassObject(holder) if on_class else Instance(holder)
-
-    def _class_of(self, function: cst.FunctionDef) -> Class | None:
-        scope = self.tree.scopes[function]
-        if scope.kind != "class" or not isinstance(scope.node, cst.ClassDef):
-            return None
-        return self.classes.get(scope.node)
-
-    def _attribute(self, node: Node) -> Value:
-        assert isinstance(node, cst.Attribute)
-        name = node.attr.value
-        match self.value(node.value):
-            case Dspy("dspy"):
-                return Dspy(name)
-            case External(path):
-                return External(f"{path}.{name}")
-            case Predictor() as on if name in ("acall", "forward", "aforward", "__call__"):
-                return Bound(name, on)
-            case Predictor(signature=signature) if name == "signature":
-                return signature
-            case Predictor() | Instance() as on if name in ("deepcopy", "reset_copy"):
-                return Bound(name, on)
-            case Instance(one) as on:
-                return self._member(on, one, name)
-            case Signature() as on:
-                return None if on.open else on
-            case _:
-                return None
-
-    def _member(self, on: Instance, one: Class, name: str) -> Value:
-        if name == "acall" and one.kind == "module" and not one.method(name):
-            return Bound(name, on)
-        stores = self.assigned(one).get(name, [])
-        if len(stores) != len([store for store in self.stores.get(name, []) if self._may_be(store[0], one)]):
-            return None
-        if stores:
-            return self._merged([self.value(expression) for _, expression in stores])
-        method = one.method(name)
-        return Function(method, one) if method and not method.decorators else None
-
-    def _may_be(self, node: cst.Attribute, one: Class) -> bool:
-        """Whether a store could be on an instance of the class: not when it is surely on another one."""
-        on = self.value(node.value)
-        return not isinstance(on, Instance) or on.value in one.lineage() or one in on.value.lineage()
-
-    def _call(self, node: Node) -> Value:
-        assert isinstance(node, cst.Call)
-        match self.value(node.func):
-            case Dspy(name):
-                return self._made_by(name, node)
-            case ClassObject(one):
-                return Instance(one) if one.kind == "module" else None
-            case Bound("deepcopy" | "reset_copy", value):
-                return value
-            case Bound("acall" | "aforward", value):
-                return Awaitable(self._run(value, asynchronous=True))
-            case Bound(_, value) | (Predictor() | Instance() as value):
-                return self._run(value)
-            case Function(function):
-                return self._returned(function)
-            case Signature() as signature if isinstance(node.func, cst.Attribute):
-                return derived(self, signature, node.func.attr.value, node)
-            case _:
-                return None
-
-    def _made_by(self, name: str, node: cst.Call) -> Value:
-        if name in KINDS:
-            return Predictor(name, self.signature(node))
-        if name in WRAPPERS:
-            return self.value(self.argument(node, "module", 0))
-        if name in ("Signature", "make_signature"):
-            return self._signature(self.argument(node, "signature", 0))
-        if name == "Parallel":
-            return Runner()
-        if name == "majority":
-            on = self.value(self.argument(node, "prediction_or_completions", 0))
-            return on if isinstance(on, Result) else None
-        if name == "Prediction":
-            names = [arg.keyword.value if arg.keyword else "" for arg in node.args]
-            return Result(frozenset(names), "dspy.Prediction") if all(names) else None
-        return None
+    # --- calls ----------------------------------------------------------------------------------------------
 
     def signature(self, node: cst.Call) -> Signature:
         """Return the signature a predictor is built with, `OPEN` when it is not in sight."""
-        return self._signature(self.argument(node, "signature", 0))
-
-    def _signature(self, node: Node | None) -> Signature:
-        text = literal(node)
-        if text is not None:
-            read = parse(text)
-            return OPEN if isinstance(read, BadSignature) else read
-        match self.value(node):
-            case Signature() as found:
-                return found
-            case ClassObject(one) if one.kind == "signature":
-                return class_signature(self, one)
-            case _:
-                return OPEN
-
-    def _run(self, value: Predictor | Instance, *, asynchronous: bool = False) -> Value:
-        if isinstance(value, Predictor):
-            return self.result(value)
-        one = value.value
-        method = one.method("aforward" if asynchronous else "forward")
-        if one.open or one.method("__call__") or not method:
-            return None
-        made = self._returned(method)
-        return made.value if isinstance(made, Awaitable) else made
-
-    def result(self, value: Predictor) -> Value:
-        """Return what a predictor answers with."""
-        if value.signature.open:
-            return None
-        fields = {*value.signature.names()[1], *KINDS[value.kind].extras}
-        return Result(frozenset(fields), value.signature.name or f"dspy.{value.kind}")
-
-    def _returned(self, function: cst.FunctionDef | cst.Lambda) -> Value:
-        if isinstance(function, cst.Lambda):
-            return None
-        returns = self.returns.get(self.tree.own[function], [])
-        found = self._merged([self.value(one.value) for one in returns])
-        return Awaitable(found) if function.asynchronous else found
-
-    def _subscript(self, node: Node) -> Value:
-        assert isinstance(node, cst.Subscript)
-        on = self.value(node.value)
-        return on.value if isinstance(on, Listed) and isinstance(node.slice[0].slice, cst.Index) else None
-
-    def _await(self, node: Node) -> Value:
-        assert isinstance(node, cst.Await)
-        on = self.value(node.expression)
-        return on.value if isinstance(on, Awaitable) else None
-
-    def _list(self, node: Node) -> Value:
-        assert isinstance(node, cst.List | cst.Tuple)
-        return self._listed([self.value(one.value) for one in node.elements])
-
-    def _comprehension(self, node: Node) -> Value:
-        assert isinstance(node, cst.ListComp)
-        return self._listed([self.value(node.elt)])
-
-    def _listed(self, values: Sequence[Value]) -> Value:
-        grows = not self.text_attributes.isdisjoint(("append", "extend", "insert"))
-        return None if grows else Listed(self._merged(values))
-
-    def _either(self, node: Node) -> Value:
-        assert isinstance(node, cst.IfExp)
-        return self._merged([self.value(node.body), self.value(node.orelse)])
-
-    def _walrus(self, node: Node) -> Value:
-        assert isinstance(node, cst.NamedExpr)
-        return self.value(node.value)
-
-    def _lambda(self, node: Node) -> Value:
-        assert isinstance(node, cst.Lambda)
-        return Function(node)
-
-    # --- calls ----------------------------------------------------------------------------------------------
+        return signature_of(self, node)
 
     def argument(self, node: cst.Call, name: str, position: int) -> cst.BaseExpression | None:
         """Return an argument, by keyword or by position."""
@@ -423,6 +243,41 @@ class Program:
         plain = [arg for arg in node.args if not arg.keyword and not arg.star]
         starred = any(arg.star for arg in node.args[: position + 1])
         return plain[position].value if 0 <= position < len(plain) and not starred else None
+
+    @cached_property
+    def entries(self) -> list[tuple[cst.Assign | cst.AnnAssign, Class]]:
+        """The statements `program = Class()` of the module, with the class."""
+        found: list[tuple[cst.Assign | cst.AnnAssign, Class]] = []
+        for binding in self.tree.top.bindings.get("program", []):
+            if not isinstance(binding.value, cst.Call):
+                continue
+            statement = self.tree.parents[binding.node]
+            statement = self.tree.parents[statement] if isinstance(statement, cst.AssignTarget) else statement
+            made = self.value(binding.value.func)
+            if isinstance(statement, cst.Assign | cst.AnnAssign) and isinstance(made, ClassObject):
+                found.append((statement, made.value))
+        return found
+
+    @cached_property
+    def entry(self) -> Class | None:
+        """The class that is the program: that of `program = ...`, or else the last dspy.Module."""
+        modules = self.of_kind("module")
+        return self.entries[-1][1] if self.entries else modules[-1] if modules else None
+
+    @cached_property
+    def graph(self) -> Graph:
+        """Which function may call which."""
+        return Graph(self)
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """How large counts can be."""
+        return Sizes(self)
+
+    @cached_property
+    def kinds(self) -> Kinds:
+        """Which expressions are numbers, text or lists."""
+        return Kinds(self)
 
     @cached_property
     def calls(self) -> list[tuple[cst.Call, Value]]:
@@ -450,6 +305,11 @@ class Program:
         return {text for key in keys if (text := literal(key)) is not None}
 
     @cached_property
+    def opened(self) -> set[int]:
+        """Bindings, by `id` of their nodes, of predictions that somebody may add fields to under any name."""
+        return opened(self)
+
+    @cached_property
     def tools(self) -> list[tuple[cst.Call, cst.BaseExpression]]:
         """Every expression that a predictor is given as `tools`."""
         given = [
@@ -468,18 +328,3 @@ class Program:
 
 def _needs(kind: str) -> tuple[str, ...]:
     return KINDS[kind].required if kind in KINDS else WRAPPERS[kind]
-
-
-_EVALUATE: dict[type[Node], Callable[[Program, Node], Value]] = {
-    cst.Name: Program._named,  # pyright: ignore[reportPrivateUsage]
-    cst.Attribute: Program._attribute,  # pyright: ignore[reportPrivateUsage]
-    cst.Call: Program._call,  # pyright: ignore[reportPrivateUsage]
-    cst.Subscript: Program._subscript,  # pyright: ignore[reportPrivateUsage]
-    cst.Await: Program._await,  # pyright: ignore[reportPrivateUsage]
-    cst.List: Program._list,  # pyright: ignore[reportPrivateUsage]
-    cst.Tuple: Program._list,  # pyright: ignore[reportPrivateUsage]
-    cst.ListComp: Program._comprehension,  # pyright: ignore[reportPrivateUsage]
-    cst.IfExp: Program._either,  # pyright: ignore[reportPrivateUsage]
-    cst.NamedExpr: Program._walrus,  # pyright: ignore[reportPrivateUsage]
-    cst.Lambda: Program._lambda,  # pyright: ignore[reportPrivateUsage]
-}

@@ -70,11 +70,12 @@ class Report:
 
 
 class Found(NamedTuple):
-    """What a rule yields: the node it is about, one sentence, and what to do."""
+    """What a rule yields: the node it is about, one sentence, what to do, and another severity."""
 
     node: "cst.CSTNode"
     message: str
     hint: str = ""
+    severity: Severity | None = None
 
 
 type Run = "Callable[[Program], Iterator[Found]]"

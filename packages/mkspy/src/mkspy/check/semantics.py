@@ -4,17 +4,22 @@ from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
-from mkspy.check.known import CALL_OPTIONS, KINDS, MODULE, PREDICTION, WRAPPERS
+from mkspy.check.behind import predictors, results
+from mkspy.check.guards import is_asked_for
+from mkspy.check.known import CALL_OPTIONS, KINDS, MODULE, PREDICTION, SOMETIMES, WRAPPERS
+from mkspy.check.lists import METHODS
 from mkspy.check.program import Program
 from mkspy.check.report import BOTH, Found, Rule
-from mkspy.check.text import nearest
-from mkspy.check.tree import Node, dotted, literal
+from mkspy.check.slips import nearest
+from mkspy.check.tree import Node, dotted, literal, quoted
 from mkspy.check.values import (
     Awaitable,
     Bound,
     Class,
+    External,
     Function,
     Instance,
+    Listed,
     Predictor,
     Result,
     Runner,
@@ -41,11 +46,11 @@ def _arguments(program: Program) -> Iterator[Found]:
         if any(arg.star for arg in node.args):
             continue
         required = ("signature", *KINDS[kind].required) if kind in KINDS else WRAPPERS[kind]
-        for position, name in enumerate(required):
-            if program.argument(node, name, position) is None:
-                yield Found(
-                    node, f"dspy.{kind} is built without `{name}`", _EXAMPLES.get(name, f"say `{name}=`")
-                )
+        missing = [name for at, name in enumerate(required) if program.argument(node, name, at) is None]
+        if missing:
+            said = " and ".join(f"`{name}`" for name in missing)
+            hint = _EXAMPLES.get(missing[0], f"say `{missing[0]}=`")
+            yield Found(node, f"dspy.{kind} is built without {said}", hint)
     for node, value in program.tools:
         yield from _tools(program, node, value)
 
@@ -97,8 +102,27 @@ def _keywords(program: Program) -> Iterator[Found]:
             case Instance(one) if one.kind == "module":
                 asynchronous = isinstance(on, Bound) and on.name in ("acall", "aforward")
                 yield from _module_call(node, one, asynchronous=asynchronous)
+            case None if program.profile == "candidate":
+                yield from _unsure_call(program, node)
             case _:
                 pass
+
+
+def _unsure_call(program: Program, node: cst.Call) -> Iterator[Found]:
+    """Judge a call of one of several predictors, out of a list, say: what none of them takes is wrong."""
+    several = predictors(program, node.func)
+    inputs = [name for one in several for name in one.signature.names()[0]]
+    takes = {*inputs, *CALL_OPTIONS, *(name for one in several for name in KINDS[one.kind].takes)}
+    for arg in node.args if several else ():
+        name = arg.keyword.value if arg.keyword else ""
+        if name and name not in takes:
+            yield Found(
+                arg, f"{called(node)} takes {one_of(inputs)}, not `{name}`", slip(name, inputs, "", "=")
+            )
+        elif not name and not arg.star and not any(KINDS[one.kind].positional for one in several):
+            yield Found(
+                arg, f"{called(node)} takes keywords only", f"write `{inputs[0] if inputs else 'x'}=...`"
+            )
 
 
 def _pairs(program: Program, node: cst.Call) -> Iterator[Found]:
@@ -112,8 +136,9 @@ def _pairs(program: Program, node: cst.Call) -> Iterator[Found]:
         for one in values[1].elements:
             name = literal(one.key) if isinstance(one, cst.DictElement) else None
             if name is not None and name not in (*inputs, *KINDS[made.kind].takes, *CALL_OPTIONS):
-                said = dotted(values[0]).removeprefix("self.") or "the predictor"
-                yield Found(one, f"`{said}` takes {one_of(inputs)}, not `{name}`", slip(name, inputs))
+                text = dotted(values[0]).removeprefix("self.")
+                said = f"`{text}`" if text else "the predictor"
+                yield Found(one, f"{said} takes {one_of(inputs)}, not `{name}`", slip(name, inputs))
 
 
 def called(node: cst.Call) -> str:
@@ -181,6 +206,7 @@ def _result_fields(program: Program) -> Iterator[Found]:
     for node in program.tree.of(cst.Attribute):
         if node not in program.tree.stored:
             yield from _read(program, node.attr, node.attr.value, program.value(node.value), node.value)
+            yield from _hidden(program, node)
     for node in program.tree.of(cst.Subscript):
         index = node.slice[0].slice if len(node.slice) == 1 else None
         name = literal(index.value) if isinstance(index, cst.Index) else None
@@ -188,21 +214,47 @@ def _result_fields(program: Program) -> Iterator[Found]:
             yield from _read(program, node, name, program.value(node.value), node.value)
 
 
+def _hidden(program: Program, node: cst.Attribute) -> Iterator[Found]:
+    """Yield an output whose name a method of every prediction has: reading it gives the method."""
+    name, on, parent = node.attr.value, program.value(node.value), program.tree.parents.get(node)
+    called = isinstance(parent, cst.Call) and parent.func is node
+    if isinstance(on, Result) and name in PREDICTION and name in on.fields and not called:
+        said = dotted(node.value) or "result"
+        message = f"`{said}.{name}` is a method of every dspy.Prediction, not the output `{name}`"
+        yield Found(node.attr, message, f'write `{said}["{name}"]`, or give the output another name')
+
+
 def _read(program: Program, node: Node, name: str, on: object, base: Node) -> Iterator[Found]:
-    if name.startswith("__") or name in program.stores or _is_filled(program, name):
+    if (
+        name.startswith("_" if program.profile == "candidate" else "__")
+        or name in program.stores
+        or _is_filled(program, name, base)
+    ):
         return
     match on:
-        case Result(fields, of) if name not in fields and name not in PREDICTION:
-            said = dotted(base) or "the result"
+        case Result(fields, of) if name not in fields | PREDICTION | SOMETIMES and not is_asked_for(
+            program, node, name
+        ):
+            said = quoted(base, "the result")
             shown = one_of(list(fields))
-            yield Found(node, f"`{said}` has {shown} (from {of}), not `{name}`", slip(name, list(fields)))
+            yield Found(node, f"{said} has {shown} (from {of}), not `{name}`", slip(name, list(fields)))
+        case None if program.profile == "candidate" and name not in METHODS:
+            yield from _unsure_read(program, node, name, base)
         case Awaitable(Result()):
-            yield Found(node, f"`{dotted(base) or 'this'}` is not awaited", "write `await` before the call")
+            yield Found(node, f"{quoted(base, 'this call')} is not awaited", "write `await` before the call")
         case Predictor(kind) if name not in _ON_PREDICTOR and name in KINDS[kind].extras + _outputs(on):
             hint = f"call it first: `{dotted(base) or 'it'}(...).{name}`"
             yield Found(node, f"`{name}` is read from the predictor, not from its result", hint)
         case _:
             pass
+
+
+def _unsure_read(program: Program, node: Node, name: str, base: Node) -> Iterator[Found]:
+    several = results(program, base)
+    fields = {field for one in several for field in one.fields}
+    if several and name not in fields | PREDICTION | SOMETIMES:
+        said = quoted(base, "this result")
+        yield Found(node, f"{said} has {one_of(list(fields))}, not `{name}`", slip(name, list(fields)))
 
 
 _ON_PREDICTOR = MODULE | {
@@ -223,9 +275,12 @@ def _outputs(on: Predictor) -> tuple[str, ...]:
     return on.signature.names()[1]
 
 
-def _is_filled(program: Program, name: str) -> bool:
-    """Whether the file writes `something["name"] =`, which a prediction takes."""
-    return name in program.filled
+def _is_filled(program: Program, name: str, base: Node) -> bool:
+    """Whether the file writes `something["name"] =`, which a prediction takes, or fields nobody can see."""
+    if name in program.filled:
+        return True
+    found = program.scope(base).find(base.value) if isinstance(base, cst.Name) else None
+    return found is not None and any(id(one.node) in program.opened for one in found[1])
 
 
 def _awaits(program: Program) -> Iterator[Found]:
@@ -237,6 +292,7 @@ def _awaits(program: Program) -> Iterator[Found]:
             and on.value.kind == "module"
             and not on.value.open
             and not on.value.method("__call__")
+            and not _is_async(on.value.method("forward"))
         )
         if plain and isinstance(call, cst.Call):
             text = dotted(call.func)
@@ -245,6 +301,33 @@ def _awaits(program: Program) -> Iterator[Found]:
                 f"{called(call)} answers at once, there is nothing to await",
                 f"write `await {text}.acall(...)`",
             )
+
+
+def _is_async(method: cst.FunctionDef | None) -> bool:
+    return method is None or method.asynchronous is not None
+
+
+def _gathered(program: Program) -> Iterator[Found]:
+    for node, on in program.calls:
+        for arg in node.args if on == External("asyncio.gather") else ():
+            value = program.value(arg.value)
+            answer = value.value if arg.star and isinstance(value, Listed) else value
+            if isinstance(answer, Result) or (not arg.star and isinstance(value, Listed)):
+                message = "asyncio.gather is given what is there already, or a list"
+                yield Found(arg, message, "write `asyncio.gather(*[step.acall(...) for ...])`")
+    for one in program.of_kind("module") if program.profile == "candidate" else ():
+        for name, asynchronous in (("forward", False), ("aforward", True)):
+            method = one.methods.get(name)
+            if method and bool(method.asynchronous) is not asynchronous:
+                if asynchronous:
+                    yield Found(method, f"`{one.name}.aforward` is not asynchronous", "write `async def`")
+                else:
+                    yield Found(method, f"`{one.name}.forward` is asynchronous", "call it `aforward`")
+
+
+def _waits(program: Program) -> Iterator[Found]:
+    yield from _awaits(program)
+    yield from _gathered(program)
 
 
 RULES = (
@@ -276,7 +359,7 @@ RULES = (
         "await",
         "semantics",
         "`await` stands before `acall`, and nowhere else.",
-        _awaits,
+        _waits,
         BOTH,
         example="await self.answer(question=question)",
     ),

@@ -1,16 +1,17 @@
 """Semantics of signatures: what DSPy can make of the strings and classes."""
 
+import re
 from collections.abc import Iterator
 
 import libcst as cst
 
-from mkspy.check.fields import class_signature, declared
+from mkspy.check.fields import declared, written_signature
 from mkspy.check.known import KINDS
 from mkspy.check.program import Program
 from mkspy.check.report import BOTH, Found, Rule
 from mkspy.check.signatures import BadSignature, parse, problems, unknown_types
 from mkspy.check.tree import Node, dotted, literal
-from mkspy.check.values import Class, Dspy
+from mkspy.check.values import Class, Dspy, External
 
 
 def signature_texts(program: Program) -> Iterator[tuple[cst.BaseExpression, str]]:
@@ -35,13 +36,20 @@ def _signature_types(program: Program) -> Iterator[Found]:
         read = parse(text)
         if isinstance(read, BadSignature) or program.tree.stars or _custom(program, node):
             continue
-        known = _visible(program, node)
+        known, looked_up = _visible(program, node), frozenset(_AFTER_COLON.findall(text))
         for one in (*read.inputs, *read.outputs):
-            for name in unknown_types(one.annotation, known):
+            for name in unknown_types(one.annotation, known & looked_up):
+                if name in known:
+                    message = (
+                        f"field `{one.name}`: DSPy does not find `{name}` here, only right after a colon"
+                    )
+                    yield Found(node, message, "write the signature as a class")
+                    continue
                 hint = f"write `{_PLAIN[name]}`" if name in _PLAIN else "import it, or write a type of Python"
                 yield Found(node, f"field `{one.name}` has the unknown type `{name}`", hint)
 
 
+_AFTER_COLON = re.compile(r":\s*([A-Za-z_]\w*)")
 _PLAIN = {
     **{
         "string": "str",
@@ -73,7 +81,7 @@ def _signature_class(program: Program) -> Iterator[Found]:
         if one.open:
             continue
         yield from _fields(program, one)
-        read = class_signature(program, one)
+        read = written_signature(program, one)
         for bad in problems(read) if not read.open else ():
             yield Found(one.node, f"`{one.name}`: {bad.message}", bad.hint)
         if one not in parents and not one.node.decorators and not read.outputs and not read.open:
@@ -91,6 +99,9 @@ def _fields(program: Program, one: Class) -> Iterator[Found]:
         kind = program.value(value) if value is not None else None
         if isinstance(kind, Dspy) and kind.name in ("InputField", "OutputField"):
             yield Found(target, f"field `{name}` is dspy.{kind.name} itself", f"write `dspy.{kind.name}()`")
+        elif isinstance(value, cst.Call) and program.value(value.func) == External("pydantic.Field"):
+            hint = "write dspy.InputField() or dspy.OutputField()"
+            yield Found(target, f"field `{name}` is a pydantic.Field, neither input nor output", hint)
         elif _is_annotation(annotation) and (value is None or _is_plain(value)) and name != "model_config":
             hint = f"write `{name}: ... = dspy.InputField()` or `dspy.OutputField()`"
             yield Found(target, f"field `{name}` is neither input nor output", hint)
@@ -104,6 +115,19 @@ def _is_annotation(annotation: Node | None) -> bool:
 
 def _is_plain(value: Node) -> bool:
     return isinstance(value, cst.SimpleString | cst.Integer | cst.Float | cst.List | cst.Dict)
+
+
+def _by_position(program: Program) -> Iterator[Found]:
+    for node, on in program.calls:
+        if isinstance(on, Dspy) and on.name in ("InputField", "OutputField"):
+            for arg in node.args:
+                if not arg.keyword and not arg.star:
+                    yield Found(arg, f"dspy.{on.name} takes keywords only", "write `desc=...`")
+
+
+def _classes(program: Program) -> Iterator[Found]:
+    yield from _signature_class(program)
+    yield from _by_position(program)
 
 
 RULES = (
@@ -127,7 +151,7 @@ RULES = (
         "signature-class",
         "semantics",
         "Every field of a signature class is an input or an output.",
-        _signature_class,
+        _classes,
         BOTH,
         example="class QA(dspy.Signature):\n    question: str",
     ),

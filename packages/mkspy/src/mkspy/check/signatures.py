@@ -121,20 +121,26 @@ def problems(signature: Signature) -> Iterator[BadSignature]:
 
 def unknown_types(annotation: str, known: "Sequence[str] | frozenset[str]") -> Iterator[str]:
     """Yield the names in an annotation that stand for nothing; a dotted one counts by its first part."""
+    yield from (name for name in _type_names(annotation) if name not in TYPE_NAMES and name not in known)
+
+
+@lru_cache(512)
+def _type_names(annotation: str) -> tuple[str, ...]:
     try:
         tree = ast.parse(annotation, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return
+        return ()
+    names: list[str] = []
     stack: list[ast.AST] = [tree]
     while stack:
         node = stack.pop()
         if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith(("Literal", "Code")):
             stack.append(node.value)
         elif isinstance(node, ast.Name):
-            if node.id not in TYPE_NAMES and node.id not in known:
-                yield node.id
+            names.append(node.id)
         elif not isinstance(node, ast.Attribute):  # `PIL.Image`: DSPy imports the first part itself
             stack += ast.iter_child_nodes(node)
+    return tuple(names)
 
 
 def source(node: cst.CSTNode | None) -> str:

@@ -1,7 +1,6 @@
 """Structure: what makes a file a DSPy program at all."""
 
 import builtins
-import sys
 from collections.abc import Iterator
 
 import libcst as cst
@@ -9,9 +8,9 @@ import libcst as cst
 from mkspy.check.known import words
 from mkspy.check.program import Program
 from mkspy.check.report import BOTH, Found, Rule
-from mkspy.check.text import nearest
+from mkspy.check.slips import misspelt, nearest
 from mkspy.check.tree import Node, dotted, imported
-from mkspy.check.values import Class, ClassObject, Dspy
+from mkspy.check.values import Class, ClassObject, Dspy, External, Instance
 
 BUILTIN_NAMES = frozenset(dir(builtins)) | words(
     "__file__ __name__ __doc__ __path__ __spec__ __package__ __loader__ __builtins__ __annotations__"
@@ -25,9 +24,7 @@ def imports(program: Program) -> list[tuple[str, str]]:
 
 
 def _no_dspy(program: Program) -> Iterator[Found]:
-    roots = {path.split(".")[0] for _, path in imports(program)}  # "" is a relative import
-    elsewhere = program.profile == "project" and roots - sys.stdlib_module_names
-    if "dspy" not in roots and not elsewhere:
+    if "dspy" not in {path.split(".")[0] for _, path in imports(program)}:
         yield Found(program.tree.module, "nothing imports dspy", "begin with `import dspy`")
 
 
@@ -40,25 +37,54 @@ def _no_module(program: Program) -> Iterator[Found]:
 def _not_a_module(program: Program) -> Iterator[Found]:
     builders = {program.owner(node) for node, _ in program.predictors}
     for one in program.classes.values():
-        if (
-            one.kind == "other"
-            and not one.open
-            and one in builders
-            and _runs(one)
-            and not one.node.decorators
-        ):
+        plain = one.kind == "other" and not one.open and not one.node.decorators
+        if plain and one in builders and (one.method("forward") or one.method("aforward")):
             hint = f"write `class {one.name}(dspy.Module):`"
-            yield Found(one.node, f"`{one.name}` has predictors and `forward` but is no dspy.Module", hint)
+            message = f"`{one.name}` has predictors and `forward` but is no dspy.Module"
+            called = program.profile == "candidate" or one.name in _called_names(program)
+            yield Found(one.node, message, hint, None if called else "warning")
 
 
-def _runs(one: Class) -> bool:
-    return bool(one.method("forward") or one.method("aforward"))
+def _called_names(program: Program) -> set[str]:
+    """Return the names of which an instance is called, `A()(...)` or `a(...)` with `a = A()`."""
+    names: set[str] = set()
+    for node, _ in program.calls:
+        func: Node | None = node.func
+        if isinstance(func, cst.Name):
+            found = program.scope(func).find(func.value)
+            func = found[1][0].value if found else None
+        if isinstance(func, cst.Call):
+            names.add(dotted(func.func))
+    return names
+
+
+def _runs(program: Program, one: Class) -> bool:
+    """Whether a class has something to run: a method, or what is bound to its name in any other way."""
+    bound = {name for each in one.lineage() for name in program.tree.own[each.node].bindings}
+    given = any(_is_class(program, node, one) for name in _RUNS for node, _ in program.stores.get(name, ()))
+    return given or not bound.isdisjoint(_RUNS)
+
+
+_RUNS = ("forward", "aforward", "__call__")
+
+
+def _is_class(program: Program, node: cst.Attribute, one: Class) -> bool:
+    on = program.value(node.value)
+    return not isinstance(on, ClassObject | Instance) or on.value in one.lineage()
 
 
 def _no_forward(program: Program) -> Iterator[Found]:
     parents = {base for one in program.classes.values() for base in one.bases}
+    asked = {on.value for _, on in program.calls if isinstance(on, Instance)}
+    asked |= {one for _, one in program.entries}
     for one in program.of_kind("module"):
-        if not (one.open or one.library or one in parents or _runs(one) or one.method("__call__")):
+        if one.open or one.library or one in parents or one.node.decorators or _runs(program, one):
+            continue
+        slip = misspelt(one.methods, "forward") or misspelt(one.methods, "aforward")
+        if slip:
+            message = f"`{one.name}` has a method `{slip}`, and no `forward`"
+            yield Found(one.methods[slip], message, "call it `forward`")
+        elif program.profile == "candidate" or one in asked:
             hint = "define `def forward(self, ...)` and return a dspy.Prediction"
             yield Found(one.node, f"`{one.name}` is a dspy.Module without `forward`", hint)
 
@@ -101,10 +127,26 @@ def _uses_self(program: Program, method: cst.FunctionDef) -> bool:
 def _no_return(program: Program) -> Iterator[Found]:
     for one, method in _methods(program):
         returns = program.returns.get(program.tree.own[method], [])
-        if any(each.value for each in returns) or _is_open_end(program, method):
+        if any(each.value for each in returns) or _is_open_end(program, method) or _acts(program, method):
             continue
         hint = "return a dspy.Prediction with the outputs"
         yield Found(method, f"`{one.name}.{method.name.value}` never returns anything", hint)
+
+
+def _acts(program: Program, method: cst.FunctionDef) -> bool:
+    """Whether a method of a project does something that outlives it: it sets, or tells somebody."""
+    if program.profile == "candidate":
+        return False
+    inside = list(program.tree.within(method.body))
+    if any(one in program.tree.stored and not isinstance(one, cst.Name) for one in inside):
+        return True
+    calls = (one.value for one in inside if isinstance(one, cst.Expr))
+    unknown = (one for one in calls if isinstance(one, cst.Call) and program.value(one) is None)
+    return not all(map(_is_text_method, unknown))
+
+
+def _is_text_method(node: cst.Call) -> bool:
+    return isinstance(node.func, cst.Attribute) and node.func.attr.value in dir(str)
 
 
 def _is_open_end(program: Program, method: cst.FunctionDef) -> bool:
@@ -126,7 +168,11 @@ def _is_open_end(program: Program, method: cst.FunctionDef) -> bool:
 
 
 def _undefined(program: Program) -> Iterator[Found]:
-    if program.tree.stars or not {"globals", "exec", "vars"}.isdisjoint(_loaded(program)):
+    if (
+        program.tree.stars
+        or _is_databricks(program)
+        or not {"globals", "exec", "vars"}.isdisjoint(_loaded(program))
+    ):
         return
     seen: set[str] = set()
     later = "annotations" in program.tree.top.bindings and program.profile == "project"
@@ -143,6 +189,12 @@ def _undefined(program: Program) -> Iterator[Found]:
             yield Found(node, f"`{name}` is not defined", "write `import dspy`" if name == "dspy" else known)
 
 
+def _is_databricks(program: Program) -> bool:
+    """Whether a file is an exported notebook, into whose names Databricks puts its own."""
+    comments = (line.comment.value for line in program.tree.module.header if line.comment)
+    return any(one.startswith("# Databricks notebook") for one in comments)
+
+
 def _loaded(program: Program) -> set[str]:
     return {node.value for node in program.tree.of(cst.Name)}
 
@@ -151,30 +203,9 @@ def _is_keyword_name(program: Program, node: Node) -> bool:
     return isinstance(program.tree.parents.get(node), cst.Global | cst.Nonlocal | cst.NameItem)
 
 
-def entries(program: Program) -> list[tuple[cst.Assign | cst.AnnAssign, Class]]:
-    """Return the statements `program = Class()` of the module, with the class."""
-    found: list[tuple[cst.Assign | cst.AnnAssign, Class]] = []
-    for binding in program.tree.top.bindings.get("program", []):
-        if not isinstance(binding.value, cst.Call):
-            continue
-        statement = program.tree.parents[binding.node]
-        statement = program.tree.parents[statement] if isinstance(statement, cst.AssignTarget) else statement
-        made = program.value(binding.value.func)
-        if isinstance(statement, cst.Assign | cst.AnnAssign) and isinstance(made, ClassObject):
-            found.append((statement, made.value))
-    return found
-
-
-def entry(program: Program) -> Class | None:
-    """Return the class that is the program: that of `program = ...`, or else the last dspy.Module."""
-    named = [one for _, one in entries(program)]
-    modules = program.of_kind("module")
-    return named[-1] if named else modules[-1] if modules else None
-
-
 def _no_program(program: Program) -> Iterator[Found]:
     bound = program.tree.top.bindings.get("program", [])
-    made = entries(program)
+    made = program.entries
     name = next((one.name for one in reversed(program.of_kind("module"))), "Program")
     if not bound:
         yield Found(program.tree.module, "nothing is called `program`", f"end with `program = {name}()`")
@@ -231,6 +262,8 @@ def _constant(program: Program, value: Node) -> bool:
             made = program.value(value.func)
             if isinstance(made, ClassObject):
                 return made.value.kind == "module" and not value.args
+            if made == External("re.compile") or (made is None and dotted(value.func) in _COLLECTIONS):
+                return all(_constant(program, arg.value) and not arg.star for arg in value.args)
             return isinstance(made, Dspy) and made.name in ("Signature", "Tool")
         case cst.List() | cst.Tuple() | cst.Set():
             return all(_constant(program, one.value) for one in value.elements)
@@ -246,9 +279,13 @@ def _constant(program: Program, value: Node) -> bool:
         case cst.Subscript(value=base):
             return program.path(base).startswith("typing.") or dotted(base) in ("list", "dict", "tuple")
         case cst.Name() | cst.Attribute():
-            return isinstance(program.value(value), ClassObject)
+            on = program.value(value)
+            return isinstance(on, ClassObject) or (isinstance(on, External) and on.path.startswith("re."))
         case _:
             return False
+
+
+_COLLECTIONS = ("dict", "frozenset", "list", "set", "tuple")
 
 
 def _annotated(program: Program) -> Iterator[Found]:
@@ -264,7 +301,7 @@ def _annotated(program: Program) -> Iterator[Found]:
 _FORWARD = "class QA(dspy.Module):\n    def __init__(self): ..."
 
 RULES = (
-    Rule("no-dspy", "structure", "A program imports dspy.", _no_dspy, BOTH),
+    Rule("no-dspy", "structure", "A program imports dspy.", _no_dspy),
     Rule("no-module", "structure", "A program has a class that derives from dspy.Module.", _no_module),
     Rule(
         "not-a-module",

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import libcst as cst
 
+from mkspy.check.origins import origins
 from mkspy.check.program import Program
 from mkspy.check.report import Found, Rule
 from mkspy.check.tree import Node, literal
-from mkspy.check.values import External, Instance, Predictor
+from mkspy.check.values import External, Instance, Predictor, Result
 
 _MANY = 60
 _PARSERS = ("json.", "ast.", "yaml.", "tomllib.", "xml.")
@@ -26,18 +27,37 @@ def _prompts(program: Program) -> Iterator[Found]:
 
 def _written(program: Program, node: Node) -> int:
     """Return how many characters of prose an expression mixes with values; text alone is a value."""
-    value = node
-    if isinstance(node, cst.Name):
-        found = program.tree.scopes[node].find(node.value)
-        bindings = found[1] if found else []
-        value = bindings[0].value if len(bindings) == 1 and bindings[0].kind == "assign" else None
-    if not isinstance(value, cst.FormattedString | cst.BinaryOperation | cst.ConcatenatedString):
+    if isinstance(node, cst.Attribute) and isinstance(program.value(node.value), Result):
         return 0
-    inside = list(program.tree.within(value))
-    mixed = any(isinstance(one, cst.FormattedStringExpression | cst.Attribute | cst.Name) for one in inside)
-    texts = [one.value for one in inside if isinstance(one, cst.FormattedStringText)]
-    texts += [literal(one) or "" for one in inside if isinstance(one, cst.SimpleString)]
-    return sum(map(len, texts)) if mixed else 0
+    return max((_mixed(program, one.node) for one in origins(program, node) if not one.depth), default=0)
+
+
+def _mixed(program: Program, value: Node) -> int:
+    joined = isinstance(value, cst.Call) and _last(value.func) in ("join", "replace")
+    if not (joined or isinstance(value, cst.FormattedString | cst.BinaryOperation | cst.ConcatenatedString)):
+        return 0
+    pieces = list(_pieces(program, value))
+    prose = sum(map(len, filter(None, pieces)))
+    return prose if None in pieces else 0
+
+
+def _pieces(program: Program, value: Node) -> Iterator[str | None]:
+    """Yield the texts that an expression is made of, `None` for what is not written down."""
+    for one in program.tree.within(value):
+        match one:
+            case cst.FormattedStringText(value=text):
+                yield text
+            case cst.SimpleString():
+                yield literal(one)
+            case cst.Name() | cst.Attribute():
+                made = [literal(each.node) for each in origins(program, one) if not each.depth]
+                yield made[0] if len(made) == 1 else None
+            case _:
+                pass
+
+
+def _last(func: Node) -> str:
+    return func.attr.value if isinstance(func, cst.Attribute) else ""
 
 
 def _parsing(program: Program) -> Iterator[Found]:

@@ -4,8 +4,7 @@ import io
 import re
 import tokenize
 import unicodedata
-from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from mkspy.check.report import BOTH, Finding, Profile, Rule
@@ -16,10 +15,11 @@ _COOKIE = re.compile(r"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)", re.ASCII)
 _UTF_8 = {"utf-8", "utf8", "utf_8"}
 _BIDI = re.compile("[\u202a-\u202e\u2066-\u2069]")
 _INVISIBLE = re.compile(
-    "[\u0000-\u0008\u000b\u000e-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028\u2029\u2060-\u2064\ufeff\ufff9-\ufffb]"
+    "[\u0000-\u0008\u000b\u000e-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f"
+    "\u2028\u2029\u2060-\u206f\u2800\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb]|\r(?!\n)"
 )
 _WORD = re.compile(r"\w+")
-_ASTRAL_TAGS = range(0xE0000, 0xE0080)
+_ASTRAL_TAGS = range(0xE0000, 0xE01F0)
 
 RULES = (
     Rule("not-text", "text", "A source is UTF-8.", profiles=BOTH),
@@ -133,9 +133,3 @@ def finding(text: str, broken: Broken) -> Finding:
     """Return what a stage before the tree found as a finding."""
     line, column = position(text, broken.offset)
     return Finding(broken.rule, "error", broken.message, line, column, broken.hint)
-
-
-def nearest(name: str, options: Iterable[str]) -> str:
-    """Return the option that `name` is most likely a slip of, "" when none is near."""
-    others = [option for option in options if option != name]
-    return next(iter(get_close_matches(name[:80], others, 1, 0.75)), "")

@@ -4,9 +4,10 @@ LibCST's own scope and position providers cost several times its parser, so the 
 positions are asked for only where there is a finding.
 """
 
+import ast
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
-from functools import cache
+from functools import cache, cached_property, lru_cache
 from typing import Literal, NamedTuple, cast
 
 import libcst as cst
@@ -49,6 +50,7 @@ _CHILDREN: dict[str, tuple[str, ...]] = {
     "ParamSpec": (),
     "TypeVarTuple": (),
     "TypeAlias": ("type_parameters", "value"),
+    "CompFor": (),
 }
 """Where a name in a field is no expression, or needs the care `Tree._special` takes."""
 
@@ -57,11 +59,11 @@ _STORES = {
     ("AnnAssign", "target"),
     ("AugAssign", "target"),
     ("For", "target"),
-    ("CompFor", "target"),
     ("NamedExpr", "target"),
     ("AsName", "name"),
 }
 _KEEPS_STORE = {"Tuple", "List", "Element", "StarredElement"}
+_PLAIN = {str, bool, type(None), cst.MaybeSentinel}
 _COMPREHENSIONS = (cst.ListComp, cst.SetComp, cst.DictComp, cst.GeneratorExp)
 
 
@@ -164,9 +166,17 @@ class Tree:
 
     def around(self, node: Node) -> Iterator[Node]:
         """Yield what holds a node, from the inside out."""
+        if node not in self.parents and node in self._attributes:
+            node = self._attributes[node]
+            yield node
         while node in self.parents:
             node = self.parents[node]
             yield node
+
+    @cached_property
+    def _attributes(self) -> dict[Node, Node]:
+        """The attributes by the names behind their dots, which the walk does not stop at."""
+        return {node.attr: node for node in self.of(cst.Attribute)}
 
     def positions(self, nodes: Sequence[Node]) -> list[tuple[int, int]]:
         """Return line and column of nodes, both from 1."""
@@ -197,12 +207,14 @@ class Tree:
             stack[start:] = stack[start:][::-1]
 
     def _push(self, value: object, scope: Scope, parent: Node, store: bool = False) -> None:
-        if isinstance(value, cst.CSTNode):
-            self._stack.append((value, scope, parent, store))
-        elif isinstance(value, list | tuple):
+        kind = type(
+            value
+        )  # `isinstance` with the classes of LibCST, which are abstract, takes several times as long
+        if kind is list or kind is tuple:
             for one in cast("Sequence[object]", value):
-                if isinstance(one, cst.CSTNode):
-                    self._stack.append((one, scope, parent, store))
+                self._push(one, scope, parent, store)
+        elif kind not in _PLAIN:
+            self._stack.append((cast("Node", value), scope, parent, store))
 
     def _bind(self, scope: Scope, name: str, binding: Binding) -> None:
         scope = scope.outer.get(name, scope)
@@ -251,11 +263,12 @@ class Tree:
     def _class(self, node: Node, scope: Scope, store: bool) -> Scope:
         assert isinstance(node, cst.ClassDef)
         self._bind(scope, node.name.value, Binding("class", node))
-        inner = self.own[node] = Scope("class", node, scope)
         self._push(node.decorators, scope, node)
-        if node.type_parameters:
-            self._push(node.type_parameters, inner, node)
-        self._push(node.bases, inner if node.type_parameters else scope, node)
+        if node.type_parameters:  # seen from the methods too, as names of a function around the class are
+            scope = Scope("function", node, scope)
+            self._push(node.type_parameters, scope, node)
+        inner = self.own[node] = Scope("class", node, scope)
+        self._push(node.bases, scope, node)
         self._push(node.keywords, scope, node)
         self._push(node.body, inner, node)
         return scope
@@ -263,6 +276,15 @@ class Tree:
     def _comprehension(self, node: Node, scope: Scope, store: bool) -> Scope:
         inner = self.own[node] = Scope("comprehension", node, scope)
         return inner
+
+    def _comprehension_loop(self, node: Node, scope: Scope, store: bool) -> Scope:
+        assert isinstance(node, cst.CompFor)
+        is_first = isinstance(self.parents[node], _COMPREHENSIONS)  # what it walks is looked up outside
+        self._push(node.target, scope, node, store=True)
+        self._push(node.iter, scope.parent if is_first and scope.parent else scope, node)
+        self._push(node.ifs, scope, node)
+        self._push(node.inner_for_in, scope, node)
+        return scope
 
     def _import(self, node: Node, scope: Scope, store: bool) -> Scope:
         assert isinstance(node, cst.Import | cst.ImportFrom)
@@ -309,6 +331,7 @@ _SPECIAL: dict[type[Node], Callable[[Tree, Node, Scope, bool], Scope]] = {
     cst.TypeVarTuple: Tree._type_name,  # pyright: ignore[reportPrivateUsage]
     cst.ParamSpec: Tree._type_name,  # pyright: ignore[reportPrivateUsage]
     cst.TypeAlias: Tree._type_name,  # pyright: ignore[reportPrivateUsage]
+    cst.CompFor: Tree._comprehension_loop,  # pyright: ignore[reportPrivateUsage]
     **dict.fromkeys(_COMPREHENSIONS, Tree._comprehension),  # pyright: ignore[reportPrivateUsage]
 }
 
@@ -323,12 +346,18 @@ def parameters(params: cst.Parameters) -> list[cst.Param]:
 def dotted(node: Node | None) -> str:
     """Return `a.b.c` for a chain of names, "" for anything else."""
     parts: list[str] = []
-    while isinstance(node, cst.Attribute):
+    while type(node) is cst.Attribute:
         parts.append(node.attr.value)
         node = node.value
-    if not isinstance(node, cst.Name):
+    if type(node) is not cst.Name:
         return ""
-    return ".".join([node.value, *reversed(parts)])
+    return ".".join([node.value, *reversed(parts)]) if parts else node.value
+
+
+def quoted(node: Node | None, otherwise: str) -> str:
+    """Return how a message calls an expression: by its name in backquotes, or in other words."""
+    text = dotted(node)
+    return f"`{text}`" if text else otherwise
 
 
 def imported(node: cst.Import | cst.ImportFrom) -> Iterator[tuple[str, str]]:
@@ -350,15 +379,25 @@ def imported(node: cst.Import | cst.ImportFrom) -> Iterator[tuple[str, str]]:
 
 def literal(node: Node | None) -> str | None:
     """Return the text of a plain string, adjacent ones joined; `None` for anything else."""
-    if isinstance(node, cst.SimpleString | cst.ConcatenatedString):
+    if type(node) is cst.SimpleString or type(node) is cst.ConcatenatedString:
         value = _string_value(node)
         return value if isinstance(value, str) else None
     return None
 
 
 def _string_value(node: cst.SimpleString | cst.ConcatenatedString) -> object:
+    if isinstance(node, cst.SimpleString):
+        return _evaluated(node.value)
     try:
         return node.evaluated_value
+    except (ValueError, SyntaxError, TypeError):
+        return None
+
+
+@lru_cache(2048)
+def _evaluated(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):
         return None
 

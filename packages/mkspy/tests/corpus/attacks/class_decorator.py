@@ -9,6 +9,10 @@ class QA(dspy.Signature):
     answer: str = dspy.OutputField()
 
 
+def program_of(cls: object) -> object:
+    return cls
+
+
 @program_of
 class Wrapped(dspy.Module):
     pass

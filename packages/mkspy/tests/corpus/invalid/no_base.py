@@ -8,3 +8,6 @@ class QA:
 
     def forward(self, question):
         return self.ask(question=question)
+
+
+QA()(question="q")

@@ -1,0 +1,24 @@
+# expect: many-calls
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.ChainOfThought(QA)
+        self.first = self.ask(question="hello").answer
+
+    def forward(self, question: str) -> dspy.Prediction:
+        first = self.first
+        result = self.ask(question=question)
+        return dspy.Prediction(answer=result.answer)
+
+
+program = Program()

@@ -1,0 +1,25 @@
+# expect: large-number
+from functools import reduce
+
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.ChainOfThought(QA)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        reduce(lambda a, b: a + a, question.split(), question)
+        result = self.ask(question=question)
+        return dspy.Prediction(answer=result.answer)
+
+
+program = Program()

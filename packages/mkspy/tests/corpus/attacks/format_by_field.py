@@ -1,0 +1,29 @@
+# expect: attribute
+from pydantic import BaseModel
+
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Note(BaseModel):
+    format: str
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.ChainOfThought(QA)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        text = question.format(question)
+        result = self.ask(question=question)
+        return dspy.Prediction(answer=result.answer)
+
+
+program = Program()

@@ -1,0 +1,26 @@
+# expect: kept
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.ChainOfThought(QA)
+        self.seen = []
+
+    def forward(self, question: str) -> dspy.Prediction:
+        match self.seen:
+            case seen:
+                seen.append(question)
+        result = self.ask(question=question)
+        return dspy.Prediction(answer=result.answer)
+
+
+program = Program()

@@ -1,0 +1,27 @@
+# expect: kept
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.ChainOfThought(QA)
+        self.seen = {}
+
+    def forward(self, question: str) -> dspy.Prediction:
+        self.note(self.seen, question)
+        result = self.ask(question=question)
+        return dspy.Prediction(answer=result.answer)
+
+    def note(self, to: dict[str, str], text: str) -> None:
+        to[text] = text
+
+
+program = Program()

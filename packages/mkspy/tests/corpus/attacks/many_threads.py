@@ -1,0 +1,24 @@
+# expect: many-tries
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.ChainOfThought(QA)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        run = dspy.Parallel(num_threads=5000)
+        run([(self.ask, {"question": question})])
+        result = self.ask(question=question)
+        return dspy.Prediction(answer=result.answer)
+
+
+program = Program()

@@ -1,0 +1,23 @@
+# expect: recursion
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.ChainOfThought(QA)
+        self.step = self.forward
+
+    def forward(self, question: str) -> dspy.Prediction:
+        result = self.step(question=question)
+        return dspy.Prediction(answer=result.answer)
+
+
+program = Program()

@@ -1,0 +1,27 @@
+# expect: recursion
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.ChainOfThought(QA)
+        self.steps = {"a": self.step}
+
+    def forward(self, question: str) -> dspy.Prediction:
+        self.step(question)
+        result = self.ask(question=question)
+        return dspy.Prediction(answer=result.answer)
+
+    def step(self, text: str) -> str:
+        return self.steps["a"](text)
+
+
+program = Program()
