@@ -147,7 +147,7 @@ def _changed(source: str, changes: list[tuple[int, int, str]]) -> str:
     return source
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(
     st.sampled_from([path.read_bytes().decode("utf-8", "replace") for path in sources("valid")]).flatmap(
         _mutants
@@ -160,7 +160,7 @@ def test_no_text_makes_it_raise_or_fail(source: str) -> None:
         assert "internal-error" not in _rules(report.findings), report.findings
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=400) | st.text(max_size=400))
 def test_nothing_arbitrary_passes(source: bytes | str) -> None:
     report = check(source)
@@ -198,30 +198,48 @@ _MONSTERS = {
     "loops in a loop": "import dspy\ndef f(a):\n for i in a:\n"
     + "  a = [b for b in a]\n  b = [a for a in b]\n" * 200,
     "doubled": "import dspy\ndef f(a):\n" + " a = a + a\n" * 700,
+    "calls of calls": "import dspy\ndef f0(x):\n return x\n"
+    + "".join(f"def f{n + 1}(x):\n return [{f'f{n}(x), ' * 8}]\n" for n in range(9)),
+    "calls in calls": "import dspy\ndef f(x):\n return x\ndef g(x):\n for i in 'ab':\n  x = "
+    + "f(" * 40
+    + "x"
+    + ")" * 40,
+    "tries of tries": "import dspy\nclass P(dspy.Module):\n def __init__(self):\n"
+    + "  self.m0 = dspy.Predict('a -> b')\n"
+    + "".join(
+        f"  self.m{n + 1} = dspy.BestOfN(module=self.m{n}, reward_fn=self.m{n}, N=2)\n" for n in range(40)
+    )
+    + " def forward(self, a):\n  return self.m40(a=a)\n",
+    "heirs": "import dspy\nclass C0(dspy.Module):\n def forward(self): return 1\n"
+    + "".join(f"class C{n + 1}(C{n}): pass\n" for n in range(1_000))
+    + "c = C1000()\n"
+    + "c.x()\n" * 600,
+    "results": "import dspy\np = dspy.Predict('a -> b')\n" + "r = p(a=1)\n" * 700 + "r.c\n" * 700,
+    "one pattern": "import re\nA = '" + "(a|b)?" * 2_000 + "'\n" + "re.match(A, A)\n" * 600,
+    "nearly names": "".join(f"name{n:04} = nane{n:04}\n" for n in range(1_400)),
 }
 
 
 _CHECKS = """
-import json, sys, time
+import json, sys
 from mkspy.check import check
 for name, source in json.load(sys.stdin).items():
-    began = time.process_time()
-    report = check(source)
-    print(name, report.ok, time.process_time() - began, sep="\t", flush=True)
+    reports = [check(source, profile=profile) for profile in ("candidate", "project")]
+    rules = {one.rule for report in reports for one in report.findings}
+    print(json.dumps([name, reports[0].ok, "internal-error" in rules]), flush=True)
 """
 
 
-def test_monsters_are_refused_in_a_second_each() -> None:
-    """In a process of its own, which a parser that overruns its stack would end."""
+def test_monsters_are_refused() -> None:
+    """In a process of its own, which a parser that overruns its stack would end, and which may not hang."""
     given = json.dumps(_MONSTERS)
 
     done = subprocess.run(
-        [sys.executable, "-c", _CHECKS], input=given, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", _CHECKS], input=given, capture_output=True, text=True, timeout=300
     )
 
-    results = [line.split("\t") for line in done.stdout.splitlines()]
-    assert [name for name, _, _ in results] == list(_MONSTERS)
-    assert [name for name, ok, seconds in results if ok == "True" or float(seconds) > 1] == []
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert results == [[name, False, False] for name in _MONSTERS]
 
 
 def test_reading_neither_imports_dspy_nor_runs_the_program(tmp_path: Path) -> None:

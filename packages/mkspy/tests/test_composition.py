@@ -37,7 +37,7 @@ def stand_in(operation: Operation, name: str = "stand_in") -> Operation:
     return Free(name, operation.inputs, operation.outputs)
 
 
-SETTINGS = settings(max_examples=25, deadline=None)
+SETTINGS = settings(max_examples=25)
 
 
 @SETTINGS

@@ -38,7 +38,7 @@ def test_ten_lines_are_a_whole_spec() -> None:
     assert dumps(task) == TEN_LINES
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(tasks())
 def test_toml_brings_a_task_back_as_it_was(task: Task) -> None:
     text = dumps(task, "toml")
@@ -47,7 +47,7 @@ def test_toml_brings_a_task_back_as_it_was(task: Task) -> None:
     assert dumps(load(text)) == text
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(tasks())
 def test_json_brings_a_task_back_as_it_was(task: Task) -> None:
     assert load(dumps(task, "json"), "json") == task

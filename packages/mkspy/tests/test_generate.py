@@ -334,7 +334,7 @@ def holds(type: Type) -> bool:
     return type in (AUDIO, FILE) or any(map(holds, parts(type)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(tasks())
 def test_every_task_becomes_a_program_that_passes_and_runs(task: Task) -> None:
     assume(not starts_with_a_file(task))

@@ -74,7 +74,7 @@ def shape(source: str) -> str:
     return ast.dump(tree)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(worded(), min_size=8, max_size=8), st.lists(worded(), min_size=3, max_size=3, unique=True))
 def test_texts_change_strings_and_nothing_else(said: list[str], labels: list[str]) -> None:
     plain = generate(task_with(["Say so."] * 8, ["a", "b", "c"]))

@@ -372,7 +372,7 @@ def test_any_text_is_a_type_or_a_bad_type(text: str) -> None:
 # --- Python and JSON Schema ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(types())
 def test_an_annotation_is_read_back_as_it_was(type: Type) -> None:
     assert from_python(to_python(type)) == type
@@ -453,7 +453,7 @@ def test_a_json_schema_is_read_back_as_it_was(type: Type) -> None:
     assert from_json_schema(to_json_schema(type)) == type
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(types(3), st.data())
 def test_a_value_of_a_type_is_valid_by_its_json_schema(type: Type, data: st.DataObject) -> None:
     schema = to_json_schema(type)

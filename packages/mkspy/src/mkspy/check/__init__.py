@@ -7,6 +7,8 @@ not a boundary: what passes must still run in a confined process, if you do not 
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from mkspy.check import (
@@ -28,10 +30,9 @@ from mkspy.check import (
 )
 from mkspy.check.facts import facts_of
 from mkspy.check.formats import Format, Reports
-from mkspy.check.origins import Entangled
 from mkspy.check.program import Program
 from mkspy.check.report import BOTH, Facts, Finding, Found, Predictor, Profile, Report, Rule, Severity
-from mkspy.check.tree import Tree
+from mkspy.check.tree import Entangled, Tree
 
 if TYPE_CHECKING:
     from mkspy.spec import Task
@@ -85,8 +86,7 @@ def check(source: str | bytes, spec: "Task | None" = None, *, profile: Profile =
         with _QUIET, warnings.catch_warnings(action="ignore"):  # the compiler warns about what it reads
             return _check(source, spec, profile)
     except (Entangled, RecursionError):
-        message = "names hold each other in more ways than can be followed"
-        return Report((Finding("too-many", "error", message, 1, 1, "write several smaller functions"),))
+        return Report((_too_many(_ENTANGLED),))
     except Exception as error:  # noqa: BLE001 - what the gate did not foresee must refuse, not pass or raise
         return Report((_internal(error),))
 
@@ -120,7 +120,11 @@ def _check(source: str | bytes, spec: "Task | None", profile: Profile) -> Report
         early += [*text.names(read), *bounds.compare(shape, tree)]
     program = Program(tree, profile, spec)
     findings = [*(text.finding(read, one) for one in early), *_examine(program, profile)]
-    return Report(tuple(sorted(findings, key=_place)), facts_of(program, _lines(read)))
+    try:
+        facts = facts_of(program, _lines(read))
+    except (Entangled, RecursionError):
+        facts, findings = Facts(lines=_lines(read)), [*findings, _too_many(_ENTANGLED)]
+    return Report(tuple(sorted(dict.fromkeys(findings), key=_place)), facts)
 
 
 _UNREADABLE = ("not-text", "too-long")
@@ -134,20 +138,37 @@ def _lines(read: str) -> int:
     return len(read.splitlines())
 
 
+_MOST = 200
+_ENTANGLED = "the parts hang together in more ways than can be followed"
+
+
+def _too_many(message: str) -> Finding:
+    return Finding("too-many", "error", message, 1, 1, "write several smaller functions, or files")
+
+
 def _examine(program: Program, profile: Profile) -> Iterator[Finding]:
-    found = [(rule, one) for rule in RULES if profile in rule.profiles for one in _run(rule, program)]
-    found = [(rule, one) for rule, one in found if not guards.expects_failure(program, one.node)]
-    if not found:
-        return
-    found = causes.without_echoes(program.tree, found)
-    places = program.tree.positions([one.node for _, one in found])
-    seen: set[tuple[str, int, int, str]] = set()
-    for (rule, one), (line, column) in zip(found, places, strict=True):
-        key = rule.name, line, column, one.message
-        if key not in seen:
-            seen.add(key)
-            yield Finding(rule.name, one.severity or rule.severity, one.message, line, column, one.hint)
+    found: causes.Pairs = []
+    for rule in (one for one in RULES if profile in one.profiles and one.run):
+        try:
+            found += ((rule, one) for one in islice(_run(rule, program), _MOST - len(found)))
+        except (Entangled, RecursionError):
+            yield _too_many(_ENTANGLED)
+    if len(found) == _MOST:
+        yield _too_many(f"there are {_MOST} findings or more, of which the first are told")
+    if found:
+        yield from _told(program, found)
 
 
 def _run(rule: Rule, program: Program) -> Iterator[Found]:
     yield from rule.run(program) if rule.run else ()
+
+
+def _told(program: Program, found: causes.Pairs) -> Iterator[Finding]:
+    """Yield each mistake once, with its place, unless the program expects it."""
+    program.tree.steps = 0  # what was found is told, however long it took
+    with suppress(Entangled):
+        found = [(rule, one) for rule, one in found if not guards.expects_failure(program, one.node)]
+        found = causes.without_echoes(program.tree, found)
+    places = program.tree.positions([one.node for _, one in found])
+    for (rule, one), (line, column) in zip(found, places, strict=True):
+        yield Finding(rule.name, one.severity or rule.severity, one.message, line, column, one.hint)

@@ -1,5 +1,6 @@
 """What stands behind an expression that has no one value: each predictor, or each result, that it may be."""
 
+from collections import deque
 from typing import TYPE_CHECKING
 
 import libcst as cst
@@ -7,7 +8,7 @@ import libcst as cst
 from mkspy.check.evaluation import answered
 from mkspy.check.origins import origins
 from mkspy.check.tree import Node
-from mkspy.check.values import Bound, Predictor, Result, Value
+from mkspy.check.values import Bound, Instance, Predictor, Result, Value
 
 if TYPE_CHECKING:
     from mkspy.check.program import Program
@@ -17,9 +18,19 @@ def predictors(program: "Program", node: Node) -> list[Predictor]:
     """Return all predictors an expression may be, none if it may be anything else."""
     if isinstance(node, cst.Attribute) and node.attr.value == "acall":
         node = node.value
+    if isinstance(node, cst.Attribute) and _is_of_collection(program, node):
+        return []
     made = [program.value(one.node) if not one.depth else None for one in origins(program, node)]
     found = [one for one in made if isinstance(one, Predictor) and not one.signature.open]
     return found if len(found) == len(made) else []
+
+
+def _is_of_collection(program: "Program", node: cst.Attribute) -> bool:
+    """Whether a method is one of a list or dict, whose items are then not what is called."""
+    return node.attr.value in _OF_COLLECTIONS and not isinstance(program.value(node.value), Instance)
+
+
+_OF_COLLECTIONS = {name for kind in (dict, list, set, tuple, deque) for name in dir(kind)}
 
 
 def results(program: "Program", node: Node) -> list[Result]:

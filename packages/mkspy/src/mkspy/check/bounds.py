@@ -40,7 +40,12 @@ RULES = (
         "A candidate nests at most 60 levels of syntax, a file of a project 150.",
         profiles=BOTH,
     ),
-    Rule("too-many", "bounds", "A candidate has at most 6,000 nodes of syntax.", profiles=BOTH),
+    Rule(
+        "too-many",
+        "bounds",
+        "A candidate has at most 6,000 nodes of syntax, which hang together simply.",
+        profiles=BOTH,
+    ),
     Rule("two-readings", "bounds", "Python and LibCST read the same program.", profiles=BOTH),
 )
 

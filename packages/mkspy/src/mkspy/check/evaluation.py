@@ -45,6 +45,7 @@ def _merged(program: "Program", values: Sequence[Value]) -> Value:
         return values[0]
     results = [one for one in values if isinstance(one, Result)]
     if len(results) == len(values):
+        program.tree.step(sum(len(one.fields) for one in results))
         return Result(frozenset[str]().union(*(one.fields for one in results)), results[0].of)
     return None
 

@@ -27,6 +27,7 @@ def written_signature(program: "Program", one: Class) -> Signature:
     """Return the fields of a signature class as they are written, right or wrong."""
     if one.open or one.node.decorators or not all(map(_is_plain, one.lineage())):
         return OPEN
+    program.tree.step(3 * len(one.lineage()))
     found: dict[str, tuple[str, SignatureField]] = {}
     for each in reversed(list(one.lineage())):
         for name, side, annotation, default in fields(program, each):

@@ -63,6 +63,7 @@ class Graph:
         while stack:
             one = stack.pop()
             if one not in seen:
+                self.program.tree.step()
                 seen.add(one)
                 stack += self.edges.get(one, ())
         return seen

@@ -13,6 +13,7 @@ import libcst as cst
 
 from mkspy.check.graph import Code
 from mkspy.check.known import words
+from mkspy.check.parts import Parts, choices
 from mkspy.check.report import Found
 from mkspy.check.tree import Node, Scope, dotted, literal, number, parameters
 from mkspy.check.values import Function, Instance, Predictor
@@ -63,14 +64,14 @@ def _in_loops(program: "Program", changes: Sequence[Change]) -> Iterator[Found]:
     for inside in loops.values():
         for change in inside:
             if _own_share(program, change, inside) > 1:
-                name = change.variable[1]
+                name = change.variable[1].partition("[")[0]
                 message = f"`{name}` may double on every turn: it is added to itself"
                 yield Found(change.node, message, "add something else to it, or build another value")
 
 
 _DOUBLINGS = 10
 _DOUBLING = (cst.BinaryOperation, cst.AugAssign, cst.FormattedString, cst.List, cst.Dict, cst.ListComp)
-_CHANGING = {cst.Assign, cst.NamedExpr, cst.AnnAssign, cst.AugAssign, cst.Call}
+_CHANGING = {cst.Assign, cst.For, cst.NamedExpr, cst.AnnAssign, cst.AugAssign, cst.Call}
 _LOOPS = (cst.For, cst.While, cst.ListComp, cst.SetComp, cst.DictComp, cst.GeneratorExp)
 
 
@@ -79,7 +80,7 @@ def _own_share(program: "Program", change: Change, changes: Sequence[Change]) ->
     shares = [
         many
         for variable, many in change.shares.items()
-        if variable == change.variable or _leads(change.variable, variable, changes)
+        if variable == change.variable or _leads(program, change.variable, variable, changes)
     ]
     total = sum(shares)
     return max(shares) if total > 1 and _is_sum(program, change.value) else total
@@ -90,14 +91,24 @@ def _is_sum(program: "Program", value: Node | None) -> bool:
     inside = program.tree.within(value) if value is not None else ()
     operators = [one.operator for one in inside if isinstance(one, cst.BinaryOperation)]
     multiplies = any(isinstance(one, cst.Multiply | cst.Power) for one in operators)
-    return not multiplies and program.kinds.of(value) == "number"
+    return not multiplies and program.kinds.of(_each(value)) == "number"
 
 
-def _leads(start: Variable, end: Variable, changes: Sequence[Change]) -> bool:
+def _each(value: Node | None) -> Node | None:
+    """Return what a comprehension makes of every item of a name; it has as many items as that."""
+    match value:
+        case cst.ListComp(elt=inner, for_in=cst.CompFor(iter=cst.Name(), inner_for_in=None)):
+            return inner
+        case _:
+            return value
+
+
+def _leads(program: "Program", start: Variable, end: Variable, changes: Sequence[Change]) -> bool:
     """Whether the value of one name finds its way into another."""
     seen, stack = {start}, [start]
     while stack:
         one = stack.pop()
+        program.tree.step(len(changes))
         for change in changes:
             if one in change.shares and change.variable not in seen:
                 if change.variable == end:
@@ -137,6 +148,7 @@ class _Shares:
 
     def __init__(self, program: "Program") -> None:
         self._program = program
+        self._parts = Parts(program)
         self._depth = 0
         self._made: dict[Code, Shares] = {}
 
@@ -148,6 +160,8 @@ class _Shares:
                 case cst.Assign(targets=targets, value=value):
                     for target in targets:
                         yield from self._assigned(node, target.target, value)
+                case cst.For(target=cst.Name() as target, iter=value):
+                    yield from self._unpacked(node, target, value)
                 case cst.NamedExpr(target=target, value=value):
                     yield from self._assigned(node, target, value)
                 case cst.AnnAssign(target=target, value=cst.BaseExpression() as value):
@@ -187,6 +201,13 @@ class _Shares:
                 yield self.of(one.value)
 
     def _assigned(self, node: Node, target: Node, value: Node) -> Iterator[Change]:
+        for one in choices(value):
+            yield from self._unpacked(node, target, one)
+        if isinstance(target, cst.Name):
+            yield from self._put(node, target)
+
+    def _unpacked(self, node: Node, target: Node, value: Node) -> Iterator[Change]:
+        """Yield a change for each name of a target, of its own part of the value where that is in sight."""
         if isinstance(target, cst.Tuple) and isinstance(value, cst.Tuple):
             for one, given in zip(target.elements, value.elements, strict=False):
                 yield from self._assigned(node, one.value, given.value)
@@ -194,33 +215,56 @@ class _Shares:
         names = (
             [one.value for one in target.elements] if isinstance(target, cst.Tuple | cst.List) else [target]
         )
-        for one in names:
+        parts = self._taken(value) if isinstance(target, cst.Tuple) else ()
+        whole = any(isinstance(one, cst.StarredElement) for one in names) or len(parts) != len(names)
+        for at, one in enumerate(names):
             variable = self._variable(_root(one))
             if variable:
-                yield Change(node, variable, self.of(value), value)
+                yield Change(node, variable, self.of(value) if whole else Counter({parts[at]: 1}), value)
+
+    def _taken(self, value: Node) -> Sequence[Variable]:
+        """Return what stands for each place of a tuple that is taken out of a list of such."""
+        name = self._parts.taken(value)
+        variable = self._variable(name) if name else None
+        width = self._parts.width(name) if name else 0
+        return [_place(variable, at) for at in range(width)] if variable else ()
+
+    def _put(self, node: Node, name: cst.Name) -> Iterator[Change]:
+        """Yield a change for each place of the tuples that are put into a list of such."""
+        variable = self._variable(name)
+        if variable is None or not self._parts.width(name):
+            return
+        for item in self._parts.items(name) or ():
+            for at, one in enumerate(item.elements):
+                shares = self._comprehended(one, item.loop) if item.loop else self.of(one)
+                yield Change(node, _place(variable, at), shares, one)
 
     def _augmented(self, node: Node, target: Node, operator: Node, value: Node) -> Iterator[Change]:
-        variable, added = self._variable(_root(target)), self.of(value)
+        variable = self._variable(_root(target))
         numeric = self._program.kinds.of(target) == "number"
-        if variable and isinstance(operator, cst.MultiplyAssign | cst.PowerAssign):
-            times = 1 if numeric else number(value) or 1
-            yield Change(node, variable, Counter({variable: times}) + added)
-        elif variable and not numeric:
-            yield Change(node, variable, Counter({variable: 1}) + added)
+        for added in map(self.of, choices(value)):
+            if variable and isinstance(operator, cst.MultiplyAssign | cst.PowerAssign):
+                times = 1 if numeric else number(value) or 1
+                yield Change(node, variable, Counter({variable: times}) + added)
+            elif variable and not numeric:
+                yield Change(node, variable, Counter({variable: 1}) + added)
+        if isinstance(target, cst.Name):
+            yield from self._put(node, target)
 
     def _called(self, node: Node, base: Node, name: str, args: Sequence[Node]) -> Iterator[Change]:
         variable = self._variable(_root(base))
         if variable is None:
             return
-        added = _sum(self.of(one) for one in args)
-        if name in _JOINS or any(
-            isinstance(one, cst.Name) and self._variable(one) == variable
-            for arg in args
-            for one in self._whole(arg)
-        ):
-            yield Change(node, variable, Counter({variable: 1}) + added)
-        else:
-            yield Change(node, variable, added)
+        for last in choices(args[-1]) if args else ():
+            given = [*args[:-1], last]
+            again = name in _JOINS or self._is_whole_in(variable, given)
+            yield Change(node, variable, Counter({variable: int(again)}) + _sum(map(self.of, given)))
+        if isinstance(base, cst.Name):
+            yield from self._put(node, base)
+
+    def _is_whole_in(self, variable: Variable, args: Sequence[Node]) -> bool:
+        whole = (one for arg in args for one in self._whole(arg))
+        return any(isinstance(one, cst.Name) and self._variable(one) == variable for one in whole)
 
     def _whole(self, node: Node) -> Iterator[Node]:
         """Yield what an expression takes all of: not what it takes one item of."""
@@ -264,10 +308,31 @@ class _Shares:
                 return self._comprehended(inner, loop)
             case cst.GeneratorExp(elt=inner, for_in=loop):
                 return self._comprehended(inner, loop)
+            case cst.Dict(elements=elements):
+                spread = [
+                    self._variable(one.value) for one in elements if isinstance(one, cst.StarredDictElement)
+                ]
+                return _sum(self._element(one, spread) for one in elements)
             case _:
                 return _sum(self.of(one) for one in self._program.tree.below(node))
 
+    def _element(self, one: cst.BaseDictElement, spread: Sequence[Variable | None]) -> Shares:
+        """Return the shares of an entry: `{**old, "key": old["key"] + more}` has each item of `old` once."""
+        shares, key = self.of(one.value), literal(one.key) if isinstance(one, cst.DictElement) else None
+        for variable in spread if key is not None else ():
+            if variable and shares[variable] == 1 and self._is_only_item(variable, key, one.value):
+                shares -= Counter({variable: 1})
+        return shares
+
+    def _is_only_item(self, variable: Variable, key: str | None, value: Node) -> bool:
+        """Whether all that an expression has of a dict is the item of one key."""
+        names = [one for one in self._program.tree.within(value) if isinstance(one, cst.Name)]
+        parents = [self._program.tree.parents[one] for one in names if self._variable(one) == variable]
+        return all(_key(one) == key for one in parents)
+
     def _binary(self, node: cst.BinaryOperation) -> Shares:
+        if _is_fraction(node):
+            return Counter()
         left, right = self.of(node.left), self.of(node.right)
         match node.operator:
             case cst.Add() if self._program.kinds.of(node) == "number":
@@ -283,9 +348,17 @@ class _Shares:
                 return left | right
 
     def _comprehended(self, inner: Node, loop: cst.CompFor) -> Shares:
-        """Return the shares of all items: a second loop makes several of each."""
-        times = 1 if loop.inner_for_in is None else 2
+        """Return the shares of all items: a second loop makes several of each, if not of a model's answer."""
+        times = 1 if loop.inner_for_in is None or self._is_answer(loop.inner_for_in) else 2
         return Counter({one: many * times for one, many in (self.of(inner) + self.of(loop.iter)).items()})
+
+    def _is_answer(self, loop: cst.CompFor) -> bool:
+        """Whether a last loop walks what a predictor answers to each item, which costs a call of a model."""
+        walked: Node = loop.iter
+        while isinstance(walked, cst.Attribute | cst.Subscript):
+            walked = walked.value
+        on = self._program.value(walked.func) if isinstance(walked, cst.Call) else None
+        return loop.inner_for_in is None and isinstance(on, Predictor)
 
     def _call(self, node: cst.Call) -> Shares:
         name = node.func.attr.value if isinstance(node.func, cst.Attribute) else dotted(node.func)
@@ -343,6 +416,33 @@ def _factor(node: cst.Call, name: str, *, both: bool) -> int:
     texts = [literal(arg.value) or "" for arg in node.args[:2]]
     longer = len(texts) == 2 and len(texts[1]) > (len(texts[0]) if name == "replace" else 1)
     return 2 if name in ("repr", "escape") or (name in ("replace", "sub") and longer) else 1
+
+
+def _is_fraction(node: Node) -> bool:
+    """Whether a number has a point, which takes the same place however large it is."""
+    match node:
+        case cst.Float() | cst.BinaryOperation(operator=cst.Divide()):
+            return True
+        case cst.BinaryOperation(
+            left=left, operator=cst.Add() | cst.Subtract() | cst.Multiply(), right=right
+        ):
+            return _is_fraction(left) or _is_fraction(right)
+        case _:
+            return False
+
+
+def _key(node: Node) -> str | None:
+    """Return the key of `old["key"]`."""
+    match node:
+        case cst.Subscript(slice=[cst.SubscriptElement(slice=cst.Index(value=index))]):
+            return literal(index)
+        case _:
+            return None
+
+
+def _place(variable: Variable, at: int) -> Variable:
+    """Return what stands for one place of the tuples in a list; no name has a bracket."""
+    return variable[0], f"{variable[1]}[{at}]"
 
 
 def _root(node: Node) -> Node:

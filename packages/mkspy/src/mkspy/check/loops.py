@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import libcst as cst
 
+from mkspy.check.fresh import is_fresh, items_of_each
 from mkspy.check.graph import Code, name_of
 from mkspy.check.growth import GROWS
 from mkspy.check.kept import changed
@@ -34,7 +35,7 @@ def _endless(program: Program) -> Iterator[Found]:
 def _ends(program: Program, node: cst.While, condition: Node) -> bool:
     match condition:
         case cst.Name():
-            return _shrinks(program, node, condition.value)
+            return _shrinks(program, node, condition.value) or _counts_to_zero(program, node, condition)
         case cst.Call(func=cst.Name(value="len"), args=[cst.Arg(value=cst.Name(value=name))]):
             return _shrinks(program, node, name)
         case cst.Comparison(
@@ -66,6 +67,18 @@ def _counts(program: Program, node: cst.While, name: Node, limit: Node, *, up: b
     end = program.sizes.of(limit)
     bounded = end is not None and end.is_small and all(one and one.is_small for one in starts)
     return bounded and _steps(program, node, name.value, up=up) and not _moves(program, node, limit)
+
+
+def _counts_to_zero(program: Program, node: cst.While, name: cst.Name) -> bool:
+    """Whether a name starts at a number that is written down, and only the body takes one away from it."""
+    found = program.scope(name).find(name.value)
+    given = list(sources(program, found[1])) if found else []
+    starts = [number(one.node) for one in given if one.how == "whole"]
+    steps = [program.tree.parents[one.node] for one in given if one.how == "grown"]
+    inside = len(steps) == 1 and any(one is steps[0] for one in program.tree.within(node.body))
+    fine = len(starts) + len(steps) == len(given) and all(one is not None and one >= 0 for one in starts)
+    by_one = all(number(one.node) == 1 for one in given if one.how == "grown")
+    return fine and inside and by_one and _counts(program, node, name, cst.Integer("0"), up=False)
 
 
 def _steps(program: Program, node: cst.While, name: str, *, up: bool) -> bool:
@@ -136,8 +149,12 @@ def _growing(program: Program) -> Iterator[Found]:
         for place, base in grown:
             if place in inside or program.graph.around(place) in codes:
                 both = walked & {id(one.node) for one in origins(program, base) if not one.depth}
-                if both:
-                    name = dotted(base) or "the list"
+                name = dotted(base) or "the list"
+                if both and isinstance(loop, cst.For) and is_fresh(program, loop, base):
+                    if items_of_each(program, loop, name) > 1:
+                        message = f"`{name}` gets several items for each one it is made of, on every turn"
+                        yield Found(place, message, "put one item in, or what the model answers")
+                elif both:
                     yield Found(place, f"`{name}` grows while it is walked", "build another list")
 
 

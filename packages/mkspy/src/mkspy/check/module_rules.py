@@ -48,7 +48,7 @@ _DYNAMIC = {"setattr", "vars", "locals"}
 
 def _fixed(program: Program, one: Class) -> bool:
     """Whether the file shows all attributes of a class: nothing fills it by name, nobody derives from it."""
-    derived = any(one in each.lineage() for each in program.classes.values() if each is not one)
+    derived = one in program.derived
     odd = any(name in each.methods for each in one.lineage() for name in ("__getattr__", "__getattribute__"))
     return not (derived or odd or "__dict__" in program.text_attributes or one.node.decorators)
 
@@ -87,8 +87,9 @@ def _reserved(program: Program) -> Iterator[Found]:
 def _dead(program: Program) -> Iterator[Found]:
     for node, kind in program.predictors:
         held = program.tree.parents[node]
-        if not isinstance(held, cst.Assign | cst.AnnAssign) or not program.owner(node):
-            continue
+        owner = program.owner(node)
+        if not isinstance(held, cst.Assign | cst.AnnAssign) or owner is None or owner.open:
+            continue  # a base that is not in sight may call it
         targets = [one.target for one in held.targets] if isinstance(held, cst.Assign) else [held.target]
         for target in targets:
             if isinstance(target, cst.Attribute) and _unread(program, target):

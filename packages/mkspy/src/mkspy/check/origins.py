@@ -7,7 +7,7 @@ import libcst as cst
 
 from mkspy.check.graph import Code, is_given_to_dspy
 from mkspy.check.known import words
-from mkspy.check.tree import Binding, Node, Scope, dotted
+from mkspy.check.tree import Binding, Entangled, Node, Scope, dotted
 from mkspy.check.values import Bound, ClassObject, Dspy, External, Function, Instance, Predictor, Runner
 
 if TYPE_CHECKING:
@@ -18,10 +18,6 @@ _PICKS = {"max": 0, "min": 0, "next": 0, "reduce": 1}
 _ITEM_OF_SELF = words("get pop popitem setdefault")
 _DEEP = 8
 _MANY = 20_000
-
-
-class Entangled(Exception):
-    """Names hold each other in so many ways that following them takes too long."""
 
 
 class Source(NamedTuple):

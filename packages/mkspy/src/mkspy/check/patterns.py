@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from importlib import import_module
 from itertools import pairwise
 from typing import cast
@@ -15,6 +16,7 @@ from mkspy.check.report import Found, Rule
 from mkspy.check.tree import Node, literal
 from mkspy.check.values import External
 
+_MAX_LENGTH = 1_000
 _MAX_REPEATS = 12
 _MAX_WIDE = 3
 
@@ -23,8 +25,11 @@ type Step = tuple[object, object]
 _parse = cast("Callable[[str], Sequence[Step]]", import_module("re._parser").parse)
 
 
+@lru_cache(maxsize=64)
 def _slow_pattern(pattern: str) -> str:
     """Return what makes a pattern slow, or no pattern at all; "" when a pass over the text is enough."""
+    if len(pattern) > _MAX_LENGTH:
+        return "is too long to be understood"
     try:
         with warnings.catch_warnings(action="ignore"):
             steps = list(_parse(pattern))

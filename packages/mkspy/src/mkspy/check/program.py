@@ -55,6 +55,7 @@ class Program:
         for one in self.classes.values():
             self._place(one)
         for one in self.classes.values():
+            one.line = tuple(one.lineage())
             self._inherit(one)
 
     # --- tables ---------------------------------------------------------------------------------------------
@@ -94,11 +95,17 @@ class Program:
         one.bases = tuple(bases)
 
     def _inherit(self, one: Class) -> None:
-        for parent in one.lineage():
+        self.tree.step(len(one.line))
+        for parent in one.line:
             one.open = one.open or parent.open
             one.library = one.library or parent.library
             if one.kind == "other":
                 one.kind = parent.kind
+
+    @cached_property
+    def derived(self) -> set[Class]:
+        """The classes that another class of the file derives from."""
+        return {base for one in self.classes.values() for base in one.lineage() if base is not one}
 
     @cached_property
     def returns(self) -> dict[Scope, list[cst.Return]]:
@@ -215,6 +222,7 @@ class Program:
         if node is None:
             return None
         key = id(node)
+        self.tree.step()
         if key in self._values:
             return self._values[key]
         if key in self._busy or self._depth > _DEEP:

@@ -7,6 +7,7 @@ import libcst as cst
 from mkspy.check.amounts import RULES as AMOUNT_RULES
 from mkspy.check.asks import Asks
 from mkspy.check.graph import Code, name_of
+from mkspy.check.known import KINDS
 from mkspy.check.loops import RULES as LOOP_RULES
 from mkspy.check.program import Program
 from mkspy.check.report import Found, Rule
@@ -36,11 +37,20 @@ def _tries(program: Program) -> Iterator[Found]:
         if on == Dspy("Parallel"):
             yield from _limited(node, [("num_threads", program.argument(node, "num_threads", -1))])
         if isinstance(on, Predictor | Bound):
-            yield from _limited(node, [(name, program.argument(node, name, -1)) for name in _LIMITS])
+            options = _LIMITS.keys() - _inputs(on)
+            yield from _limited(node, [(name, program.argument(node, name, -1)) for name in options])
         config = program.argument(node, "config", -1)
         for one in config.elements if isinstance(config, cst.Dict) else ():
             if isinstance(one, cst.DictElement):
                 yield from _limited(node, [(literal(one.key) or "", one.value)])
+
+
+def _inputs(on: Predictor | Bound) -> set[str]:
+    """Return the inputs of a predictor that are nothing else to it."""
+    value = on.value if isinstance(on, Bound) else on
+    if not isinstance(value, Predictor) or value.signature.open:
+        return set()
+    return {*value.signature.names()[0]} - {*KINDS[value.kind].takes}
 
 
 def _limited(node: Node, given: Sequence[tuple[str, Node | None]]) -> Iterator[Found]:

@@ -3,11 +3,19 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_COMPARED = 100
+"""Options that a name is compared with at most: it is only for a hint."""
+
 
 def nearest(name: str, options: Iterable[str]) -> str:
     """Return the option that `name` is most likely a slip of, "" when none is near."""
-    others = [option for option in options if option != name]
-    return next(iter(get_close_matches(name[:80], others, 1, 0.82)), "")
+    near = sorted(option for option in options if option != name and _is_like(name, option))
+    return next(iter(get_close_matches(name[:80], near[:_COMPARED], 1, 0.82)), "")
+
+
+def _is_like(name: str, option: str) -> bool:
+    """Whether it pays to compare two names, which takes long: they are as long, and of the same letters."""
+    return abs(len(name) - len(option)) < 4 and len({*name} - {*option}) < 3
 
 
 def misspelt(names: Iterable[str], meant: str) -> str:

@@ -67,6 +67,15 @@ _PLAIN = {str, bool, type(None), cst.MaybeSentinel}
 _COMPREHENSIONS = (cst.ListComp, cst.SetComp, cst.DictComp, cst.GeneratorExp)
 
 
+_STEPS = 20_000
+_STEPS_A_NODE = 15
+"""What a check may take, so that it is linear in the source. Ordinary programs take 2 to 8 steps a node."""
+
+
+class Entangled(Exception):
+    """The parts of a program hang together in so many ways that following them takes too long."""
+
+
 class Binding(NamedTuple):
     """One place where a name gets a value; `value` is the expression, where there is exactly one."""
 
@@ -146,6 +155,14 @@ class Tree:
         self.stars: list[str] = []
         self._stack: list[tuple[Node, Scope, Node | None, bool]] = [(module, self.top, None, False)]
         self._walk()
+        self.steps = 0
+        self.most_steps = _STEPS + _STEPS_A_NODE * len(self.scopes)
+
+    def step(self, steps: int = 1) -> None:
+        """Count what following values takes. Raises `Entangled` when it is too much."""
+        self.steps += steps
+        if self.steps > self.most_steps:
+            raise Entangled
 
     def of[N: Node](self, *kinds: type[N]) -> Iterator[N]:
         """Yield the nodes of these types, in the order of the source within a type."""
@@ -157,6 +174,7 @@ class Tree:
         stack = [node]
         while stack:
             one = stack.pop()
+            self.step()
             yield one
             stack += [child for child in self.below(one)][::-1]
 
@@ -171,6 +189,7 @@ class Tree:
             yield node
         while node in self.parents:
             node = self.parents[node]
+            self.step()
             yield node
 
     @cached_property

@@ -92,8 +92,10 @@ def around(program: Program, node: Node) -> Size:
 
 def _turns_of(program: Program, node: cst.While) -> Size:
     """Return the turns of a `while`: the limit in its test, or the length of something."""
-    tests = [one for one in conditions(node.test) if isinstance(one, cst.Comparison)]
-    sides = [side for one in tests for side in (one.left, one.comparisons[0].comparator)]
+    sides: list[Node] = []
+    for one in conditions(node.test):
+        both = [one.left, one.comparisons[0].comparator] if isinstance(one, cst.Comparison) else []
+        sides += [one] if isinstance(one, cst.Name) else both
     limits = [size for size in map(program.sizes.of, sides) if size and size.factor > 1]
     return max(limits, key=lambda one: (-one.degree, one.factor), default=Size(1, 1))
 

@@ -1,6 +1,6 @@
 """What an expression can stand for, as far as reading tells; `None` is what is not known."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import libcst as cst
@@ -33,13 +33,19 @@ class Class:
     open: bool = False
     library: str = ""
     methods: dict[str, cst.FunctionDef] = field(default_factory=dict[str, cst.FunctionDef])
+    line: "tuple[Class, ...]" = ()
 
-    def lineage(self) -> "Iterator[Class]":
-        """Yield the class and its bases in the file, nearest first."""
-        seen: list[Class] = [self]
-        for one in seen:
-            yield one
-            seen += [base for base in one.bases if base not in seen]
+    def lineage(self) -> "Sequence[Class]":
+        """Return the class and its bases in the file, nearest first."""
+        if self.line:
+            return self.line
+        seen: set[Class] = {self}
+        found: list[Class] = [self]
+        for one in found:
+            new = [base for base in dict.fromkeys(one.bases) if base not in seen]
+            seen.update(new)
+            found += new
+        return found
 
     def method(self, name: str) -> cst.FunctionDef | None:
         """Return the definition of a method, inherited ones included."""

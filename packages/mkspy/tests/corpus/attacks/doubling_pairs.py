@@ -1,0 +1,26 @@
+# expect: large-number
+import dspy
+
+
+class QA(dspy.Signature):
+    """Answer the question."""
+
+    question: str = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+class Program(dspy.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.ask = dspy.ChainOfThought(QA)
+
+    def forward(self, question: str) -> dspy.Prediction:
+        parts = [(question, question)]
+        for _ in range(100):
+            first, second = parts.pop()
+            parts.append((second, first + second))
+        result = self.ask(question=question)
+        return dspy.Prediction(answer=result.answer)
+
+
+program = Program()
