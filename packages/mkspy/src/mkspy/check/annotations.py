@@ -13,7 +13,7 @@ from mkspy.check.report import Found, Rule
 from mkspy.check.signature_rules import signature_texts
 from mkspy.check.signatures import BadSignature, parse
 from mkspy.check.tree import Node, dotted, literal, quoted
-from mkspy.check.values import Class, Dspy
+from mkspy.check.values import Dspy
 
 _SYNTAX = (
     *(
@@ -179,10 +179,8 @@ def _visible(program: Program) -> Iterator[Found]:
             )
 
 
-def _computed(program: Program) -> Iterator[Found]:
-    texts: dict[Class, bool] = {}
+def _untyped(program: Program) -> Iterator[Found]:
     for one in program.of_kind("signature"):
-        texts[one] = True
         for target, annotation, _ in declared(one):
             if annotation is None:
                 yield Found(target, f"field `{target.value}` has no type", f"write `{target.value}: str`")
@@ -214,7 +212,7 @@ RULES = (
         "signature-typed",
         "allow-list",
         "The fields of a signature class have types.",
-        _computed,
+        _untyped,
         example="answer = dspy.OutputField()",
     ),
 )

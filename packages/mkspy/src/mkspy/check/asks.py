@@ -9,7 +9,7 @@ from mkspy.check.graph import Code
 from mkspy.check.known import KINDS, WRAPPERS, words
 from mkspy.check.lists import METHODS
 from mkspy.check.origins import origins
-from mkspy.check.tree import Node, dotted, number
+from mkspy.check.tree import Entangled, Node, dotted, number
 from mkspy.check.turns import MAX_CHAIN, around
 from mkspy.check.values import Bound, ClassObject, Dspy, Function, Instance, Predictor, Value
 
@@ -35,7 +35,7 @@ class Asks:
     def of(self, code: Code) -> int:
         """Return how often one call of a function asks a model."""
         if len(self._busy) > MAX_CHAIN:
-            return 1
+            raise Entangled
         if code not in self._known:
             self._known[code] = 0
             calls = self._calls.get(code, ())

@@ -7,7 +7,7 @@ import libcst as cst
 from mkspy.check.annotations import in_annotation
 from mkspy.check.classes import is_literal
 from mkspy.check.growth import GROWS
-from mkspy.check.known import KINDS, WRAPPERS
+from mkspy.check.known import KINDS
 from mkspy.check.lists import ARGUMENTS, CONFIG, MADE, OPTIONS, TYPES
 from mkspy.check.origins import origins
 from mkspy.check.patterns import RULES as PATTERN_RULES
@@ -18,7 +18,6 @@ from mkspy.check.tree import Node, dotted, literal
 from mkspy.check.values import Bound, ClassObject, Dspy, External, Predictor, Runner, Value
 
 _FREE = ("Prediction", "Example")
-_BUILDERS = KINDS.keys() | WRAPPERS.keys()
 
 
 def _built(on: Value) -> str:

@@ -21,9 +21,6 @@ def _place(program: Program) -> Iterator[Found]:
             yield Found(node, f"this {kind} is built where no optimizer finds it", hint)
 
 
-_WRITE = "write `return dspy.Prediction(field=value, ...)`"
-
-
 def _returns(program: Program) -> Iterator[Found]:
     for one in program.of_kind("module"):
         for name in _METHODS:

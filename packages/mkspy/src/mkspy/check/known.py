@@ -79,14 +79,6 @@ MODULE = MODULE_METHODS | MODULE_DATA
 
 PREDICT_METHODS = words("forward aforward get_config get_criteria reset set_criteria update_config")
 
-SIGNATURE = words(
-    "append append_instructions delete dump_state equals fields input_fields insert instructions"
-    " load_state mro output_fields prepend register signature with_instructions with_updated_fields"
-    " construct copy dict from_orm json parse_file parse_obj parse_raw schema schema_json"
-    " update_forward_refs validate"
-)
-"""Public attributes of every `dspy.Signature`, which a field of that name would hide."""
-
 BREAKING = words("fields input_fields output_fields instructions signature")
 """Names no field can have: DSPy 3.4 fails to make the signature, or to call it."""
 

@@ -14,7 +14,6 @@ type Severity = Literal["error", "warning"]
 
 BOTH: tuple[Profile, ...] = ("candidate", "project")
 CANDIDATE: tuple[Profile, ...] = ("candidate",)
-PROJECT: tuple[Profile, ...] = ("project",)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ _INVISIBLE = re.compile(
     "[\u0000-\u0008\u000b\u000e-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f"
     "\u2028\u2029\u2060-\u206f\u2800\u3164\ufe00-\ufe0d\ufeff\uffa0\ufff0-\ufffb]|\r(?!\n)"
 )
-_WORD = re.compile(r"\w+")
 _ASTRAL_TAGS = range(0xE0000, 0xE01F0)
 
 RULES = (

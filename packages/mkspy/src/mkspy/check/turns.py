@@ -7,13 +7,13 @@ import libcst as cst
 from mkspy.check.graph import Code
 from mkspy.check.program import Program
 from mkspy.check.sizes import Size
-from mkspy.check.tree import Node
+from mkspy.check.tree import Entangled, Node
 
 type Loop = cst.For | cst.CompFor
 type Turning = cst.For | cst.CompFor | cst.While
 
 MAX_CHAIN = 25
-"""Functions that call each other one by one are followed so far, and taken for one turn from there."""
+"""Functions that call each other one by one are followed so far."""
 
 _ONE = Size(1)
 _FOLLOWED = 40
@@ -53,7 +53,7 @@ class Loads:
     def of(self, code: Code) -> Size:
         """Return the turns of one call of a function."""
         if len(self._busy) > MAX_CHAIN:
-            return _ONE
+            raise Entangled
         if code not in self._known:
             self._busy.append(code)
             self._known[code] = _ONE  # for a function that calls itself, which is found elsewhere
