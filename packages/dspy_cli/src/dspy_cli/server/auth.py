@@ -5,6 +5,7 @@ bits. A lookup goes by hash, so its time tells nothing of a secret.
 """
 
 import base64
+import fcntl
 import hashlib
 import hmac
 import os
@@ -379,11 +380,24 @@ def _make(path: Path) -> None:
     """
     _make_directory(path.parent)
     if not path.exists():
-        for left_over in ("-wal", "-shm"):  # of a deleted file: SQLite would bring its keys back
-            path.with_name(path.name + left_over).unlink(missing_ok=True)
-        _draft(path)
+        with _alone(path.parent):
+            if not path.exists():
+                for left_over in ("-wal", "-shm"):  # of a deleted file: SQLite would bring its keys back
+                    path.with_name(path.name + left_over).unlink(missing_ok=True)
+                _draft(path)
     if path.stat().st_mode & 0o077:
         path.chmod(0o600)
+
+
+@contextmanager
+def _alone(directory: Path) -> Generator[None]:
+    """Let one thread of one process at a time make a file, whose journal others might take for left over."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _draft(path: Path) -> None:
@@ -392,7 +406,7 @@ def _draft(path: Path) -> None:
     try:
         with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
             _fill(connection)
-        with suppress(FileExistsError):  # another process was faster
+        with suppress(FileExistsError):  # flock does nothing on some network's disk
             os.link(draft, path)
     finally:
         os.unlink(draft)
