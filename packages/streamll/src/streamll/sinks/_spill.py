@@ -37,7 +37,7 @@ class Spill:
                 db.execute(_SCHEMA)
                 counted = "SELECT count(*), coalesce(sum(length(body)), 0) FROM spill"
                 self.events, self.bytes = db.execute(counted).fetchone()
-        except BaseException:
+        except BaseException:  # whatever it was, the lock is not kept
             if fresh:
                 self._unlink()
             os.close(self._lock)

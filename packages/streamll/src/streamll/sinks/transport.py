@@ -339,7 +339,7 @@ class _Sender:
                     self._gather(batch)
                 elif batch.rows:  # none of them is an event
                     self._sent(batch, 0)
-        except BaseException:
+        except BaseException:  # nobody joins the thread to hear of it
             logger.exception("the thread of %r ended", self._sink)
             raise
         finally:

@@ -80,7 +80,7 @@ class Wire:
             self._socket = socket.create_connection((place.host, place.port), place.seconds)
             try:
                 self._greet()
-            except BaseException:
+            except BaseException:  # Ctrl+C too leaves no socket open
                 self._socket.close()
                 raise
 

@@ -34,7 +34,7 @@ class Writer:
             wire.publish(
                 [wire.message(self._subject(event), event.event_id, body) for event, body in entries]
             )
-        except BaseException:
+        except BaseException:  # half a message may be out: nothing can follow it
             self.close()
             raise
         self._trim(wire)

@@ -143,7 +143,7 @@ class Wire:
                     self.close()
                     if not self._server.elsewhere(error, used=used) or not again:
                         raise
-                except BaseException:
+                except BaseException:  # its answer may still come, and be taken for the next one's
                     self.close()
                     raise
         raise AssertionError

@@ -55,7 +55,7 @@ class Db:
             self.run("PRAGMA synchronous=NORMAL")
             self._prepare(self)
             self._inode = _inode(self.path)
-        except BaseException:
+        except BaseException:  # Ctrl+C too leaves no half-made connection
             self.close()
             raise
 
@@ -95,7 +95,7 @@ class Db:
             self.run(f"BEGIN {kind}")
             try:
                 yield
-            except BaseException:
+            except BaseException:  # all or nothing, whatever interrupts
                 with suppress(sqlite3.Error):  # a full disk has rolled back already
                     self.run("ROLLBACK")
                 raise

@@ -37,7 +37,7 @@ def create(directory: Path, files: Files) -> None:
         if directory.exists():
             directory.rmdir()
         making.rename(directory)
-    except BaseException:
+    except BaseException:  # Ctrl+C too leaves no half of a project
         shutil.rmtree(making, ignore_errors=True)
         raise
 
