@@ -410,6 +410,24 @@ def test_many_processes_and_threads_may_start_on_one_new_file(tmp_path: Path) ->
     }
 
 
+def test_who_comes_late_to_a_new_file_leaves_its_journal_alone(tmp_path: Path) -> None:
+    path, journal = tmp_path / "auth.db", tmp_path / "auth.db-wal"
+    with ThreadPoolExecutor(1) as pool:
+        with module._alone(tmp_path):  # pyright: ignore[reportPrivateUsage]
+            late = pool.submit(Auth, path, environ=NONE)
+            with pytest.raises(TimeoutError):  # it saw no file, and waits for its turn
+                late.result(0.5)
+            module._draft(path)  # pyright: ignore[reportPrivateUsage]
+            early = sqlite3.connect(path, isolation_level=None)
+            early.execute("DELETE FROM keys")
+            early.execute("INSERT INTO keys VALUES (x'00', 'a', '', 0, NULL)")
+            written = journal.stat().st_ino
+        late.result(60)
+
+    assert journal.stat().st_ino == written
+    early.close()
+
+
 def test_threads_share_one_auth(tmp_path: Path) -> None:
     auth = Auth(tmp_path / "auth.db", environ=NONE)
 
